@@ -1,0 +1,30 @@
+from typing import Any
+
+from sentinel_wasm._hostcalls import Host
+
+class FrameBuffer:
+    protocol: int
+    frame_type: int
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def received(self, count: int) -> None: ...
+    @property
+    def unread(self) -> int: ...
+    def next_frame(self) -> bytes | None: ...
+
+class GuestCall:
+    usable: bool
+    def __init__(
+        self,
+        owner: Any,
+        host: Host,
+        context: int,
+        memory: int,
+        alloc: int,
+        dealloc: int,
+        hooks: list[int],
+        names: list[str],
+    ) -> None: ...
+    def call(self, hook: int, data: bytes) -> bytes | None: ...
+    def retire(self) -> None: ...
+
+def trap_words(code: int | None, message: str) -> str: ...

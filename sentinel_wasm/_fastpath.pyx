@@ -1,0 +1,301 @@
+"""The compiled path of one event: framing and guest calls.
+
+Each class has a plain Python twin that is its specification: FrameBuffer that of `protocol.frames.FrameReader`,
+GuestCall the sequence in guest-abi.md, "One call".
+"""
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from sentinel_wasm._hostcalls cimport Host
+from sentinel_wasm._wasmtime cimport (
+    api, wasm_byte_vec_t, wasmtime_context_t, wasmtime_func_t, wasmtime_memory_t, wasmtime_val_raw_t,
+)
+
+from wasmtime import TrapCode
+
+from sentinel_wasm.errors import FrameError, GuestFault
+
+cdef enum:
+    CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
+    MAX_V1 = 10485760           # agent-protocol.md, section 2
+    MAX_V2 = 16777216           # section 3; counts the type byte
+
+
+cdef inline uint32_t big_endian(const char* data) noexcept nogil:
+    cdef const uint8_t* p = <const uint8_t*>data
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef class FrameBuffer:
+    """Receives a connection's bytes and cuts them into frames.
+
+    It exports its free space as a writable buffer: pass it to `recv_into`, or return it from
+    `BufferedProtocol.get_buffer`, release that buffer, then call `received`. Frames are copied out, so what
+    `next_frame` returns lives on. After a FrameError the connection must be closed.
+    """
+
+    def __cinit__(self):
+        self.data = <char*>malloc(CALM_BYTES)
+        if self.data == NULL:
+            raise MemoryError
+        self.capacity = CALM_BYTES
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        self.reserve()
+        PyBuffer_FillInfo(buffer, self, self.data + self.end, <Py_ssize_t>(self.capacity - self.end), 0, flags)
+        self.lent += 1
+
+    def __releasebuffer__(self, Py_buffer* buffer):
+        self.lent -= 1
+
+    def received(self, Py_ssize_t count) -> None:
+        """The lent buffer's first `count` bytes were written."""
+        if count < 0 or <size_t>count > self.capacity - self.end:
+            raise ValueError("more bytes than the buffer has room for")
+        self.end += <size_t>count
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are not yet part of a returned frame."""
+        return self.end - self.start
+
+    def next_frame(self) -> bytes | None:
+        """The next whole frame's payload, or None. v2: `frame_type` is set.
+
+        Raises FrameError where the length or the first byte is not allowed.
+        """
+        cdef size_t unread = self.end - self.start
+        cdef char* frame = self.data + self.start
+        cdef uint32_t length
+        cdef bytes payload
+        if unread < 4:
+            return None
+        length = big_endian(frame)
+        if length == 0 or length > (MAX_V1 if self.protocol == 1 else MAX_V2):
+            raise FrameError(
+                f"a frame of {length} bytes: allowed are 1 to {MAX_V1 if self.protocol == 1 else MAX_V2}")
+        if self.protocol == 0:
+            if unread < 5:
+                return None
+            if frame[4] == 1:
+                self.protocol = 2
+            elif frame[4] in (b"{", b" ", b"\t", b"\n", b"\r"):
+                self.protocol = 1
+                return self.next_frame()
+            else:
+                raise FrameError(
+                    f"the first frame begins with byte 0x{<uint8_t>frame[4]:02x}: neither JSON (v1) nor a handshake (v2)")
+        if unread < 4 + <size_t>length:
+            return None
+        if self.protocol == 2:
+            self.frame_type = <uint8_t>frame[4]
+            payload = PyBytes_FromStringAndSize(frame + 5, length - 1)
+        else:
+            payload = PyBytes_FromStringAndSize(frame + 4, length)
+        self.start += 4 + <size_t>length
+        self.settle()
+        return payload
+
+    cdef void settle(self) noexcept:
+        """When all is read: begin at the front again, and give a large buffer back."""
+        cdef char* smaller
+        if self.start != self.end:
+            return
+        self.start = self.end = 0
+        if self.capacity > CALM_BYTES and self.lent == 0:
+            smaller = <char*>realloc(self.data, CALM_BYTES)
+            if smaller != NULL:
+                self.data = smaller
+                self.capacity = CALM_BYTES
+
+    cdef int reserve(self) except -1:
+        """Make room behind `end`: the buffer grows with the bytes that came, not with the length they announce."""
+        cdef char* larger
+        cdef size_t capacity
+        if self.lent:
+            raise BufferError("the free space is already lent")
+        if self.start > 0 and (self.capacity - self.end) < CALM_BYTES // 2:
+            memmove(self.data, self.data + self.start, self.end - self.start)
+            self.end -= self.start
+            self.start = 0
+        if self.end == self.capacity:
+            capacity = min(self.capacity * 2, <size_t>(MAX_V2 + 4 + CALM_BYTES))
+            if capacity == self.capacity:
+                raise BufferError("the buffer is full of frames that nobody took")
+            larger = <char*>realloc(self.data, capacity)
+            if larger == NULL:
+                raise MemoryError
+            self.data = larger
+            self.capacity = capacity
+        return 0
+
+
+def trap_words(code: int | None, message: str) -> str:
+    """What an operator reads: wasmtime's name for the trap, or the cause without the backtrace and its addresses."""
+    if code is not None:
+        return "trap: " + TrapCode(code).name.lower().replace("_", " ")
+    return message.strip().rpartition("\n")[2].strip().removeprefix("0: ")
+
+
+cdef class GuestCall:
+    """The exports of one instance, called through wasmtime's C API.
+
+    Call `call` from one thread at a time. When `usable` is false the instance must not be called again.
+    `owner` must keep the store alive; `memory`, `alloc`, `dealloc` and `hooks` are addresses of wasmtime_memory_t and
+    wasmtime_func_t structs (copied), 0 for a hook that is not exported; `names` are the hooks' names for messages.
+    """
+
+    def __cinit__(
+            self, object owner, Host host, uintptr_t context, uintptr_t memory, uintptr_t alloc, uintptr_t dealloc,
+            hooks: list[int], list names):
+        cdef uintptr_t address
+        if len(hooks) > HOOKS or len(hooks) != len(names):
+            raise ValueError("too many hooks, or not as many names")
+        self.owner = owner
+        self.host = host
+        self.context = <wasmtime_context_t*>context
+        self.memory = (<wasmtime_memory_t*>memory)[0]
+        self.alloc = (<wasmtime_func_t*>alloc)[0]
+        self.dealloc = (<wasmtime_func_t*>dealloc)[0]
+        self.names = names
+        for index, address in enumerate(hooks):
+            if address:
+                self.hooks[<int>index] = (<wasmtime_func_t*>address)[0]
+        self.usable = True
+
+    def __dealloc__(self):
+        free(self.result)
+
+    def call(self, int hook, bytes data not None) -> bytes | None:
+        """Give `data` to a hook; its result's bytes, or None where pointer or length is 0.
+
+        Raises GuestFault (trap, exit, bad pointer, result over 1 MiB, no memory in the guest).
+        """
+        cdef Outcome out
+        if hook < 0 or hook >= HOOKS or self.hooks[hook].store_id == 0:
+            raise ValueError(f"hook {hook} is not exported")
+        if not self.usable:
+            raise ValueError("this instance has failed and must not be called again")
+        if PyBytes_GET_SIZE(data) > INT32_MAX:
+            raise ValueError("more input than an i32 can count")
+        self.host.start()
+        # The GIL is kept: releasing it around a quick call costs milliseconds at p99 when another thread computes.
+        self.run(hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), &out)
+        if out.ending != RETURNED:
+            self.usable = False
+            raise self.fault(hook, &out)
+        if out.trap != NULL or out.error != NULL:
+            # dealloc trapped: that costs the instance, not the result.
+            self.usable = False
+            self.fault(hook, &out)
+        if out.length == 0:
+            return None
+        return PyBytes_FromStringAndSize(self.result, out.length)
+
+    def retire(self) -> None:
+        """Allow no further call: the store is about to be freed."""
+        self.usable = False
+        self.owner = None
+
+    cdef bint enter(self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil:
+        out.error = api.wasmtime_func_call_unchecked(
+            self.context, function, <wasmtime_val_raw_t*>values, 2, &out.trap)
+        out.step = step
+        return out.error == NULL and out.trap == NULL
+
+    cdef void free(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
+        cdef wasmtime_val_raw_t values[2]
+        if out.trap != NULL or out.error != NULL:
+            return
+        values[0].i64 = pointer
+        values[1].i64 = length
+        self.enter(&self.dealloc, values, STEP_DEALLOC, out)
+
+    cdef void run(self, int hook, const char* data, uint32_t length, Outcome* out) noexcept nogil:
+        """One call as guest-abi.md has it, but the result is copied out before the input is freed."""
+        cdef wasmtime_val_raw_t values[2]
+        cdef uint32_t pointer, result
+        cdef uint64_t packed
+        out.trap = NULL
+        out.error = NULL
+        out.length = 0
+        out.ending = TRAPPED
+        values[0].i64 = length
+        if not self.enter(&self.alloc, values, STEP_ALLOC, out):
+            return
+        pointer = <uint32_t>values[0].i32
+        if pointer == 0:
+            out.ending = FAILED_NO_MEMORY
+            return
+        if <uint64_t>pointer + length > api.wasmtime_memory_data_size(self.context, &self.memory):
+            out.ending = FAILED_ALLOC_POINTER
+            return
+        memcpy(api.wasmtime_memory_data(self.context, &self.memory) + pointer, data, length)
+        values[0].i64 = pointer
+        values[1].i64 = length
+        if not self.enter(&self.hooks[hook], values, STEP_HOOK, out):
+            return
+        packed = <uint64_t>values[0].i64
+        result = <uint32_t>(packed >> 32)
+        if not self.keep(result, <uint32_t>packed, out):
+            return
+        out.ending = RETURNED
+        self.free(pointer, length, out)
+        if out.length:
+            self.free(result, out.length, out)
+
+    cdef bint keep(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
+        """Copy the result out of the guest's memory as it is now (any call may have moved it)."""
+        cdef char* larger
+        if pointer == 0 or length == 0:
+            return True
+        if length > RESULT_BYTES:
+            out.ending = FAILED_RESULT_LENGTH
+            return False
+        if <uint64_t>pointer + length > api.wasmtime_memory_data_size(self.context, &self.memory):
+            out.ending = FAILED_RESULT_POINTER
+            return False
+        if length > self.result_capacity:
+            larger = <char*>realloc(self.result, length)
+            if larger == NULL:
+                out.ending = FAILED_HOST_MEMORY
+                return False
+            self.result = larger
+            self.result_capacity = length
+        memcpy(self.result, api.wasmtime_memory_data(self.context, &self.memory) + pointer, length)
+        out.length = length
+        return True
+
+    cdef object fault(self, int hook, Outcome* out):
+        """The GuestFault for an outcome; frees its trap and its error."""
+        cdef wasm_byte_vec_t text
+        cdef uint8_t code
+        name = self.names[hook]
+        if out.trap == NULL and out.error == NULL:
+            return GuestFault({
+                FAILED_NO_MEMORY: f"out of memory in the guest: alloc returned 0 for {name}",
+                FAILED_ALLOC_POINTER: f"alloc returned a buffer outside the memory for {name}",
+                FAILED_RESULT_POINTER: f"the result of {name} lies outside the memory",
+                FAILED_RESULT_LENGTH: f"the result of {name} is longer than {RESULT_BYTES} bytes",
+                FAILED_HOST_MEMORY: f"no memory in the agent for the result of {name}",
+            }[out.ending])
+        trap_code = None
+        if out.trap != NULL:
+            if api.wasmtime_trap_code(out.trap, &code):
+                trap_code = code
+            api.wasm_trap_message(out.trap, &text)
+            api.wasm_trap_delete(out.trap)
+        else:
+            api.wasmtime_error_message(out.error, &text)
+            api.wasmtime_error_delete(out.error)
+        message = (<bytes>text.data[:text.size]).decode("utf-8", "replace")
+        api.wasm_byte_vec_delete(&text)
+        where = {STEP_ALLOC: f"alloc for {name}", STEP_HOOK: name, STEP_DEALLOC: f"dealloc for {name}"}[out.step]
+        return GuestFault(f"{self.host.ended_by() or trap_words(trap_code, message)} in {where}", trap_code)

@@ -1,0 +1,383 @@
+"""The imports that this package serves itself, as C callbacks: bounded in length and time, without the GIL.
+
+wasmtime's own WASI blocks in the host where no epoch reaches (poll_oneoff), fills any length of random bytes in one
+go, and wasmtime-py's callbacks take the GIL. What a call leaves behind (text for the log, why the guest was ended) is
+kept in the store's `HostState`, whose address is the store's data, until Python takes it.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
+from posix.time cimport (
+    CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clockid_t, nanosleep, timespec,
+)
+
+from sentinel_wasm._wasmtime cimport (
+    WASMTIME_EXTERN_MEMORY, api, callback_t, wasm_trap_t, wasmtime_caller_t, wasmtime_extern_t,
+    wasmtime_val_raw_t,
+)
+
+cdef extern from "<sys/random.h>":
+    int getentropy(void* buffer, size_t length) noexcept nogil
+
+# Channels of `take_output`; LOG + level for sentinel.log.
+STDOUT, STDERR, TRACE, LOG = 1, 2, 3, 16
+
+cdef enum:
+    CHANNEL_STDOUT = 1
+    CHANNEL_STDERR = 2
+    CHANNEL_TRACE = 3
+    CHANNEL_LOG = 16
+
+    ENDED_NOT = 0
+    ENDED_EXIT = 1
+    ENDED_ABORT = 2
+    ENDED_DEADLINE = 3
+
+    # WASI preview 1, errno.
+    ERRNO_SUCCESS = 0
+    ERRNO_BADF = 8
+    ERRNO_FAULT = 21
+    ERRNO_INVAL = 28
+    ERRNO_IO = 29
+
+    MAX_IOVECS = 1024
+    MAX_SUBSCRIPTIONS = 1024
+    ENTROPY_BYTES = 256             # the most getentropy gives in one call
+    ENTROPY_BETWEEN_CLOCKS = 65536
+
+ctypedef struct View:
+    char* base
+    uint64_t size
+
+ctypedef struct Subscription:
+    uint64_t userdata
+    uint8_t kind                    # 0 clock, 1 fd_read, 2 fd_write
+    uint32_t id                     # the clock, or the file descriptor
+    uint64_t timeout_ns
+    bint absolute
+
+
+cdef int64_t monotonic_ns() noexcept nogil:
+    return clock_ns(CLOCK_MONOTONIC)
+
+
+cdef int64_t clock_ns(clockid_t clock) noexcept nogil:
+    cdef timespec now
+    clock_gettime(clock, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef HostState* state_of(wasmtime_caller_t* caller) noexcept nogil:
+    return <HostState*>api.wasmtime_context_get_data(api.wasmtime_caller_context(caller))
+
+
+cdef bint memory_of(wasmtime_caller_t* caller, View* view) noexcept nogil:
+    """The caller's memory as it is now; valid until the guest runs again."""
+    cdef wasmtime_extern_t item
+    if not api.wasmtime_caller_export_get(caller, b"memory", 6, &item) or item.kind != WASMTIME_EXTERN_MEMORY:
+        return False
+    view.base = api.wasmtime_memory_data(api.wasmtime_caller_context(caller), &item.of.memory)
+    view.size = api.wasmtime_memory_data_size(api.wasmtime_caller_context(caller), &item.of.memory)
+    return True
+
+
+cdef inline bint inside(const View* view, uint64_t pointer, uint64_t length) noexcept nogil:
+    return length <= view.size and pointer <= view.size - length
+
+
+cdef inline uint32_t u32(const View* view, uint64_t pointer) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, view.base + pointer, 4)
+    return value
+
+
+cdef wasm_trap_t* end(HostState* state, int32_t why) noexcept nogil:
+    cdef const char* text = b"ended by the host"
+    state.ended = why
+    return api.wasmtime_trap_new(text, 17)
+
+
+cdef void record(HostState* state, uint8_t channel, const char* data, size_t length) noexcept nogil:
+    """Append one record (channel, u32 length, bytes), cut to the room that is left."""
+    cdef size_t room = OUTPUT_BYTES - state.output_bytes
+    cdef uint32_t kept
+    if room <= 5:
+        state.dropped_bytes += length
+        return
+    kept = <uint32_t>min(length, room - 5)
+    state.dropped_bytes += length - kept
+    state.output[state.output_bytes] = channel
+    memcpy(state.output + state.output_bytes + 1, &kept, 4)
+    memcpy(state.output + state.output_bytes + 5, data, kept)
+    state.output_bytes += 5 + kept
+
+
+cdef wasm_trap_t* fd_write(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """(fd, iovecs, iovecs_len, written) → errno: standard output and error go to the log."""
+    cdef HostState* state = state_of(caller)
+    cdef View view
+    cdef uint32_t fd = <uint32_t>values[0].i32
+    cdef uint64_t iovecs = <uint32_t>values[1].i32
+    cdef uint32_t length = <uint32_t>values[2].i32
+    cdef uint64_t written_at = <uint32_t>values[3].i32
+    cdef uint32_t written = 0
+    cdef uint32_t pointer, size, index
+    if fd != 1 and fd != 2:
+        values[0].i32 = ERRNO_BADF
+        return NULL
+    length = min(length, <uint32_t>MAX_IOVECS)
+    if not memory_of(caller, &view) or not inside(&view, iovecs, <uint64_t>length * 8) \
+            or not inside(&view, written_at, 4):
+        values[0].i32 = ERRNO_FAULT
+        return NULL
+    for index in range(length):
+        pointer = u32(&view, iovecs + index * 8)
+        size = u32(&view, iovecs + index * 8 + 4)
+        if not inside(&view, pointer, size) or size > <uint32_t>0xffffffff - written:
+            values[0].i32 = ERRNO_FAULT
+            return NULL
+        record(state, CHANNEL_STDOUT if fd == 1 else CHANNEL_STDERR, view.base + pointer, size)
+        written += size
+    memcpy(view.base + written_at, &written, 4)
+    values[0].i32 = ERRNO_SUCCESS
+    return NULL
+
+
+cdef wasm_trap_t* random_get(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """(pointer, length) → errno."""
+    cdef HostState* state = state_of(caller)
+    cdef View view
+    cdef uint64_t pointer = <uint32_t>values[0].i32
+    cdef uint64_t length = <uint32_t>values[1].i32
+    cdef uint64_t done = 0
+    cdef size_t step
+    if not memory_of(caller, &view) or not inside(&view, pointer, length):
+        values[0].i32 = ERRNO_FAULT
+        return NULL
+    while done < length:
+        if done % ENTROPY_BETWEEN_CLOCKS == 0 and monotonic_ns() > state.deadline_ns:
+            return end(state, ENDED_DEADLINE)
+        step = <size_t>min(length - done, <uint64_t>ENTROPY_BYTES)
+        if getentropy(view.base + pointer + done, step) != 0:
+            values[0].i32 = ERRNO_IO
+            return NULL
+        done += step
+    values[0].i32 = ERRNO_SUCCESS
+    return NULL
+
+
+cdef void read_subscription(const View* view, uint64_t at, Subscription* out) noexcept nogil:
+    """WASI preview 1, `subscription`: 48 bytes."""
+    cdef uint16_t flags
+    memcpy(&out.userdata, view.base + at, 8)
+    out.kind = <uint8_t>view.base[at + 8]
+    out.id = u32(view, at + 16)
+    memcpy(&out.timeout_ns, view.base + at + 24, 8)
+    memcpy(&flags, view.base + at + 40, 2)
+    out.absolute = flags & 1
+
+
+cdef int64_t wake_ns(const Subscription* sub, int64_t now) noexcept nogil:
+    """When (CLOCK_MONOTONIC) a subscription is ready: at once for anything but a clock that is known."""
+    cdef int64_t base
+    cdef uint64_t wait = sub.timeout_ns
+    if sub.kind != 0 or sub.id > 1:
+        return now
+    if sub.absolute:
+        base = now if sub.id == 1 else clock_ns(CLOCK_REALTIME)
+        wait = sub.timeout_ns - <uint64_t>base if sub.timeout_ns > <uint64_t>base else 0
+    if wait > <uint64_t>(INT64_MAX - now):
+        return INT64_MAX
+    return now + <int64_t>wait
+
+
+cdef void write_event(View* view, uint64_t at, const Subscription* sub) noexcept nogil:
+    """WASI preview 1, `event`: 32 bytes. No descriptor can be read, none but 1 and 2 written."""
+    cdef uint16_t errno = ERRNO_SUCCESS
+    if sub.kind == 0 and sub.id > 1:
+        errno = ERRNO_INVAL
+    elif sub.kind == 1 or (sub.kind == 2 and sub.id != 1 and sub.id != 2):
+        errno = ERRNO_BADF
+    memset(view.base + at, 0, 32)
+    memcpy(view.base + at, &sub.userdata, 8)
+    memcpy(view.base + at + 8, &errno, 2)
+    view.base[at + 10] = <char>sub.kind
+
+
+cdef wasm_trap_t* poll_oneoff(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """(subscriptions, events, n, n_events) → errno: sleeps as asked, but never past the deadline."""
+    cdef HostState* state = state_of(caller)
+    cdef View view
+    cdef Subscription sub
+    cdef uint64_t subscriptions = <uint32_t>values[0].i32
+    cdef uint64_t events = <uint32_t>values[1].i32
+    cdef uint32_t length = <uint32_t>values[2].i32
+    cdef uint64_t ready_at = <uint32_t>values[3].i32
+    cdef uint32_t ready = 0
+    cdef uint32_t index
+    cdef int64_t start = monotonic_ns()
+    cdef int64_t wake = INT64_MAX
+    cdef int64_t now = start
+    cdef timespec pause
+    if length == 0 or length > MAX_SUBSCRIPTIONS:
+        values[0].i32 = ERRNO_INVAL
+        return NULL
+    if not memory_of(caller, &view) or not inside(&view, subscriptions, <uint64_t>length * 48) \
+            or not inside(&view, events, <uint64_t>length * 32) or not inside(&view, ready_at, 4):
+        values[0].i32 = ERRNO_FAULT
+        return NULL
+    for index in range(length):
+        read_subscription(&view, subscriptions + index * 48, &sub)
+        wake = min(wake, wake_ns(&sub, start))
+    while now < wake:
+        if now >= state.deadline_ns:
+            return end(state, ENDED_DEADLINE)
+        pause.tv_sec = (min(wake, state.deadline_ns) - now) // 1000000000
+        pause.tv_nsec = (min(wake, state.deadline_ns) - now) % 1000000000
+        nanosleep(&pause, NULL)
+        now = monotonic_ns()
+    for index in range(length):
+        read_subscription(&view, subscriptions + index * 48, &sub)
+        if wake_ns(&sub, start) <= now:
+            write_event(&view, events + ready * 32, &sub)
+            ready += 1
+    memcpy(view.base + ready_at, &ready, 4)
+    values[0].i32 = ERRNO_SUCCESS
+    return NULL
+
+
+cdef wasm_trap_t* proc_exit(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """(code): a module that exits has failed."""
+    cdef HostState* state = state_of(caller)
+    state.exit_code = values[0].i32
+    return end(state, ENDED_EXIT)
+
+
+cdef wasm_trap_t* log(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """sentinel.log (level, pointer, length); a pointer outside the memory logs nothing."""
+    cdef View view
+    cdef uint32_t level = min(<uint32_t>values[0].i32, <uint32_t>4)
+    cdef uint64_t pointer = <uint32_t>values[1].i32
+    cdef uint64_t length = <uint32_t>values[2].i32
+    if memory_of(caller, &view) and inside(&view, pointer, length):
+        record(state_of(caller), <uint8_t>(CHANNEL_LOG + level), view.base + pointer, length)
+    return NULL
+
+
+cdef size_t utf16_at(const View* view, uint64_t pointer, uint8_t* out, size_t room) noexcept nogil:
+    """Copy AssemblyScript's string (bytes before the pointer: u32 length in bytes), cut to the room; 0 for null."""
+    cdef uint64_t length
+    if pointer < 4 or not inside(view, pointer - 4, 4):
+        return 0
+    length = min(<uint64_t>u32(view, pointer - 4), <uint64_t>room)
+    if not inside(view, pointer, length):
+        return 0
+    memcpy(out, view.base + pointer, <size_t>length)
+    return <size_t>length
+
+
+cdef wasm_trap_t* abort(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """env.abort (message, file, line, column)."""
+    cdef HostState* state = state_of(caller)
+    cdef View view
+    if memory_of(caller, &view):
+        state.message_bytes = utf16_at(&view, <uint32_t>values[0].i32, state.message, ABORT_BYTES)
+        state.file_bytes = utf16_at(&view, <uint32_t>values[1].i32, state.file, ABORT_BYTES)
+    state.line = values[2].i32
+    state.column = values[3].i32
+    return end(state, ENDED_ABORT)
+
+
+cdef wasm_trap_t* seed(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """env.seed () → f64: in [0, 1), as Math.random seeds itself elsewhere."""
+    cdef uint64_t bits = 0
+    getentropy(&bits, 8)
+    values[0].f64 = <double>(bits >> 11) / 9007199254740992.0
+    return NULL
+
+
+cdef wasm_trap_t* trace(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """env.trace (message, n, five f64): the record holds u32 n, the five doubles and the UTF-16 text."""
+    cdef View view
+    cdef uint8_t text[44 + ABORT_BYTES]
+    cdef uint32_t used = min(<uint32_t>values[1].i32, <uint32_t>5)
+    cdef size_t length
+    cdef int index
+    if memory_of(caller, &view):
+        memcpy(text, &used, 4)
+        for index in range(5):
+            memcpy(text + 4 + index * 8, &values[2 + index].f64, 8)
+        length = utf16_at(&view, <uint32_t>values[0].i32, text + 44, ABORT_BYTES)
+        record(state_of(caller), CHANNEL_TRACE, <const char*>text, 44 + length)
+    return NULL
+
+
+# (module, name): the callback's address. The types are in sentinel_wasm.guest.imports.
+CALLBACKS = {
+    ("wasi_snapshot_preview1", "fd_write"): <uintptr_t><callback_t>fd_write,
+    ("wasi_snapshot_preview1", "random_get"): <uintptr_t><callback_t>random_get,
+    ("wasi_snapshot_preview1", "poll_oneoff"): <uintptr_t><callback_t>poll_oneoff,
+    ("wasi_snapshot_preview1", "proc_exit"): <uintptr_t><callback_t>proc_exit,
+    ("sentinel", "log"): <uintptr_t><callback_t>log,
+    ("env", "abort"): <uintptr_t><callback_t>abort,
+    ("env", "seed"): <uintptr_t><callback_t>seed,
+    ("env", "trace"): <uintptr_t><callback_t>trace,
+}
+
+
+cdef class Host:
+    """One store's side of the host calls. It must outlive the store that has its address as data."""
+
+    def __cinit__(self, int limit_ms):
+        self.limit_ns = <int64_t>limit_ms * 1000000
+
+    cdef void start(self) noexcept nogil:
+        self.state.deadline_ns = monotonic_ns() + self.limit_ns
+        self.state.ended = ENDED_NOT
+
+    def begin(self) -> None:
+        """Start the clock of a run that does not go through GuestCall."""
+        self.start()
+
+    @property
+    def address(self) -> int:
+        return <uintptr_t>&self.state
+
+    @property
+    def has_output(self) -> bool:
+        return self.state.output_bytes != 0
+
+    def take_output(self) -> tuple[list[tuple[int, bytes]], int]:
+        """The records since the last call, as (channel, bytes), and how many bytes were dropped."""
+        cdef size_t at = 0
+        cdef uint32_t length
+        records = []
+        while at < self.state.output_bytes:
+            memcpy(&length, self.state.output + at + 1, 4)
+            records.append((self.state.output[at], <bytes>self.state.output[at + 5:at + 5 + length]))
+            at += 5 + length
+        dropped = self.state.dropped_bytes
+        self.state.output_bytes = 0
+        self.state.dropped_bytes = 0
+        return records, dropped
+
+    def ended_by(self) -> str | None:
+        """Why a host call ended the last run, in words; None when none did."""
+        if self.state.ended == ENDED_EXIT:
+            return f"the module called proc_exit({self.state.exit_code})"
+        if self.state.ended == ENDED_DEADLINE:
+            return f"deadline of {self.limit_ns // 1000000} ms exceeded"
+        if self.state.ended == ENDED_ABORT:
+            message = (<bytes>self.state.message[:self.state.message_bytes]).decode("utf-16-le", "replace")
+            file = (<bytes>self.state.file[:self.state.file_bytes]).decode("utf-16-le", "replace")
+            return f"abort: {message or 'no message'} ({file or '?'}:{self.state.line}:{self.state.column})"
+        return None

@@ -1,0 +1,4 @@
+NAMES: tuple[str, ...]
+SIZES: dict[str, int]
+
+def bind(addresses: tuple[int, ...]) -> None: ...

@@ -1,0 +1,87 @@
+"""`sentinel-wasm-agent`: options and environment to Settings, and run."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+import click
+
+from sentinel_wasm import __version__, logs
+from sentinel_wasm.errors import UserError
+from sentinel_wasm.settings import Settings
+
+PROGRAM = "sentinel-wasm-agent"
+
+
+def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
+    """A click option of one setting: its name, type, default and text are said in Settings only."""
+    dashed = field.name.replace("_", "-")
+    meta = field.metadata
+    required = field.default is dataclasses.MISSING
+    names = [f"--{dashed}/--no-{dashed}" if field.default is True else f"--{dashed}"]
+    if meta["short"]:
+        names.append(f"-{meta['short']}")
+    choice = {
+        bool: None,
+        int: click.IntRange(min=1),
+        Path: click.Path(path_type=Path),
+    }
+    return click.Option(
+        names,
+        type=click.Choice(meta["choices"]) if meta["choices"] else choice[kind],
+        is_flag=kind is bool,
+        **({"required": True} if required else {"default": field.default}),
+        envvar=meta["variable"],
+        show_envvar=True,
+        show_default=not required,
+        help=meta["help"],
+    )
+
+
+def _run(**values: Any) -> None:
+    from sentinel_wasm.server.run import run  # loads wasmtime: not for --help
+
+    settings = Settings(**values)
+    logs.configure(level=logging.INFO)
+    source = click.get_current_context().get_parameter_source("header_names")
+    given = source is not None and source is not click.core.ParameterSource.DEFAULT
+    run(settings, header_names_given=given)
+
+
+def command() -> click.Command:
+    kinds = get_type_hints(Settings)
+    parameters: list[click.Parameter] = [
+        _option(field, kinds[field.name]) for field in dataclasses.fields(Settings)
+    ]
+    made = click.Command(
+        PROGRAM,
+        callback=_run,
+        params=parameters,
+        help="Answer a Sentinel or Zentinel proxy's events with what a WebAssembly module decides.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    return click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)(made)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exit status 0; 2 for a mistake in the options, 1 for a module or socket that cannot be used."""
+    try:
+        status = command().main(arguments, PROGRAM, standalone_mode=False)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()} (see {PROGRAM} --help)", 2)
+    except (UserError, ImportError) as error:
+        _fail(str(error), 1)
+    sys.exit(status)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"{PROGRAM}: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

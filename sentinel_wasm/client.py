@@ -1,0 +1,132 @@
+"""The proxy's side of the protocol, blocking: for tests, the demo and tools. Not for the agent itself."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from sentinel_wasm.errors import ProtocolError
+from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import FrameReader, FrameType, encode_v1, encode_v2
+
+_TYPE_OF_KIND = {
+    EventKind.CONFIGURE: FrameType.CONFIGURE,
+    EventKind.REQUEST_HEADERS: FrameType.REQUEST_HEADERS,
+    EventKind.REQUEST_BODY_CHUNK: FrameType.REQUEST_BODY_CHUNK,
+    EventKind.RESPONSE_HEADERS: FrameType.RESPONSE_HEADERS,
+    EventKind.RESPONSE_BODY_CHUNK: FrameType.RESPONSE_BODY_CHUNK,
+    EventKind.REQUEST_COMPLETE: FrameType.REQUEST_COMPLETE,
+    EventKind.WEBSOCKET_FRAME: FrameType.WEBSOCKET_FRAME,
+    EventKind.GUARDRAIL_INSPECT: FrameType.GUARDRAIL_INSPECT,
+}
+
+_V1_NAMES = {kind: kind.name.lower() for kind in EventKind} | {EventKind.WEBSOCKET_FRAME: "web_socket_frame"}
+
+
+def request_headers(
+    correlation_id: str,
+    method: str = "GET",
+    uri: str = "/",
+    headers: dict[str, list[str]] | None = None,
+    client_ip: str = "127.0.0.1:40000",
+) -> dict[str, Any]:
+    """A request_headers payload as proxies send it, for either version."""
+    return {
+        "correlation_id": correlation_id,
+        "headers": headers or {},
+        "metadata": {
+            "client_ip": client_ip,
+            "client_port": 0,
+            "correlation_id": correlation_id,
+            "protocol": "HTTP/1.1",
+            "request_id": correlation_id,
+            "route_id": "default",
+            "server_name": None,
+            "timestamp": "2026-01-01T00:00:00+00:00",
+            "tls_cipher": None,
+            "tls_version": None,
+            "upstream_id": None,
+        },
+        "method": method,
+        "uri": uri,
+    }
+
+
+class Client:
+    """One connection. `send` and `receive` move raw frames; `ask` sends an event and waits for its answer."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(timeout_s)
+        self.sock.connect(str(path))
+        self._frames = FrameReader()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def receive(self) -> bytes:
+        """The next frame's payload. Raises ConnectionError where the agent has closed."""
+        while (payload := self._frames.next_frame()) is None:
+            data = self.sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the agent closed the connection")
+            self._frames.feed(data)
+        return payload
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ClientV1(Client):
+    """Speaks v1: one request at a time."""
+
+    def ask(self, kind: EventKind, payload: Any, *, version: int = 1) -> dict[str, Any]:
+        request = {"version": version, "event_type": _V1_NAMES[kind], "payload": payload}
+        self.send(encode_v1(orjson.dumps(request)))
+        answer: dict[str, Any] = orjson.loads(self.receive())
+        return answer
+
+
+class ClientV2(Client):
+    """Speaks v2 with JSON; shakes hands at once."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
+        """Raises ProtocolError where the agent refuses."""
+        super().__init__(path, timeout_s=timeout_s)
+        self._frames.protocol = 2
+        shake = {
+            "supported_versions": [2],
+            "proxy_id": "sentinel-wasm-client",
+            "proxy_version": "0",
+            "config": None,
+            "supported_encodings": ["json"],
+        }
+        self.send(encode_v2(FrameType.HANDSHAKE_REQUEST, orjson.dumps(shake)))
+        self.handshake: dict[str, Any] = orjson.loads(self.receive())
+        if not self.handshake["success"]:
+            raise ProtocolError(f"handshake refused: {self.handshake['error']}")
+
+    @property
+    def frame_type(self) -> int:
+        """The type of the frame that was received last."""
+        return self._frames.frame_type
+
+    def send_event(self, kind: EventKind, payload: Any) -> None:
+        self.send(encode_v2(_TYPE_OF_KIND[kind], orjson.dumps(payload)))
+
+    def ask(self, kind: EventKind, payload: Any) -> dict[str, Any]:
+        self.send_event(kind, payload)
+        answer: dict[str, Any] = orjson.loads(self.receive())
+        return answer

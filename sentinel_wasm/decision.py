@@ -1,0 +1,93 @@
+"""What a module decides about one event: the word that `guest` and `protocol` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    status: int = 403
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    url: str
+    status: int = 302
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    type: str
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+Verdict = Allow | Block | Redirect | Challenge
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderOp:
+    """One change to the headers; `value` is None for a removal."""
+
+    op: Literal["set", "add", "remove"]
+    name: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyMutation:
+    """`data` None passes the chunk through, empty drops it; `chunk_index` None means the chunk at hand."""
+
+    data: bytes | None
+    chunk_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    tags: tuple[str, ...] = ()
+    rule_ids: tuple[str, ...] = ()
+    confidence: float | None = None
+    reason_codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Everything a module can say in one result (guest-abi.md, "What the hooks return")."""
+
+    verdict: Verdict = Allow()
+    request_headers: tuple[HeaderOp, ...] = ()
+    response_headers: tuple[HeaderOp, ...] = ()
+    audit: Audit = Audit()
+    routing_metadata: Mapping[str, str] = field(default_factory=dict)
+    request_body: BodyMutation | None = None
+    response_body: BodyMutation | None = None
+    needs_more: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """The decision in a few words for a log line: what is not the default."""
+        words: dict[str, Any] = {"decision": type(self.verdict).__name__.lower()}
+        if isinstance(self.verdict, Block | Redirect):
+            words["status"] = self.verdict.status
+        if self.audit.tags:
+            words["tags"] = list(self.audit.tags)
+        if self.audit.reason_codes:
+            words["reason_codes"] = list(self.audit.reason_codes)
+        return words
+
+
+ALLOW = Decision()
+
+
+def failure(reason: str, *, fail_open: bool) -> Decision:
+    """The answer when a module has failed on an event (guest-abi.md, "When the module fails")."""
+    if fail_open:
+        return Decision(audit=Audit(tags=("wasm-error", "fail-open"), reason_codes=(reason,)))
+    return Decision(Block(500, "Wasm Error"), audit=Audit(tags=("wasm-error",), reason_codes=(reason,)))

@@ -1,0 +1,60 @@
+"""What can go wrong, and whose fault it is: the user's, the module's, the proxy's.
+
+SentinelWasmError
+├── UserError           the person who starts the agent can mend it; the CLI prints it as one line
+│   ├── ModuleLoadError     the .wasm file cannot be used
+│   └── SocketError         the socket path cannot be used
+├── ModuleError         the module failed on one event: answered by the fail-open rule
+│   ├── GuestFault          and its instance can no longer be trusted
+│   └── ResultError         its result breaks the ABI; the instance is sound
+└── ProtocolError       the proxy sent something that is not the protocol
+    ├── FrameError          the connection cannot go on
+    └── EventError          only this event cannot be understood
+"""
+
+
+class SentinelWasmError(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class UserError(SentinelWasmError):
+    """A mistake in options, paths or files; the message says what to do."""
+
+
+class ModuleLoadError(UserError):
+    """The module cannot be loaded: not wasm, wrong exports, unknown imports, a failing start function."""
+
+
+class SocketError(UserError):
+    """The socket path is taken or cannot be made."""
+
+
+class ModuleError(SentinelWasmError):
+    """The module failed on one event; `str(error)` is the reason an operator reads."""
+
+
+class GuestFault(ModuleError):
+    """A trap, an exit or a bad pointer: the instance is thrown away.
+
+    `code` is wasmtime's trap code (wasmtime/trap.h), or None where there is none.
+    """
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class ResultError(ModuleError):
+    """The result is not what guest-abi.md, "What the hooks return", allows."""
+
+
+class ProtocolError(SentinelWasmError):
+    """The peer broke the agent protocol."""
+
+
+class FrameError(ProtocolError):
+    """Framing is lost or not allowed: the connection closes."""
+
+
+class EventError(ProtocolError):
+    """An event of unknown shape in an intact frame: answered by the fail-open rule."""

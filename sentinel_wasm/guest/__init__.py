@@ -1,0 +1,1 @@
+"""What modules say and hear, and how they run (guest-abi.md)."""

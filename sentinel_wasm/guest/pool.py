@@ -1,0 +1,85 @@
+"""The instances that answer events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
+from sentinel_wasm.guest.instance import Instance
+from sentinel_wasm.guest.module import Module
+from sentinel_wasm.guest.output import GuestOutput
+
+
+class Pool:
+    """`size` instances of one module, all made before the first event.
+
+    All events of one correlation id reach the same instance. One that has failed is closed and replaced
+    before its next event.
+    """
+
+    def __init__(self, module: Module, size: int, limit_ms: int) -> None:
+        """Raises ModuleLoadError where an instance cannot be started or refuses the empty configuration."""
+        self.module = module
+        self._limit_ms = limit_ms
+        self._output = GuestOutput()
+        self._config: Any = None
+        self._instances: list[Instance | None] = []
+        try:
+            self._instances += [self._start() for _ in range(size)]
+        except ModuleError as error:
+            raise ModuleLoadError(f"{module.name}: cannot be started: {error}") from None
+
+    def instance_for(self, correlation_id: str) -> Instance:
+        """The instance for a request. Raises GuestFault where a failed one cannot be replaced."""
+        index = hash(correlation_id) % len(self._instances)
+        instance = self._instances[index]
+        if instance is None or not instance.usable:
+            instance = self._replace(index)
+        return instance
+
+    def configure(self, config: Any) -> None:
+        """Give every instance a new configuration.
+
+        Raises ModuleError where one refuses or fails: then all have the old one again.
+        """
+        if config == self._config:
+            return
+        try:
+            for index in range(len(self._instances)):
+                instance = self._instances[index]
+                if instance is None or not instance.usable:
+                    instance = self._replace(index)
+                instance.configure(config)
+        except ModuleError:
+            # Some may have taken the new one: fresh instances are sure to have the old.
+            for index in range(len(self._instances)):
+                self._discard(index)
+            raise
+        self._config = config
+
+    def close(self) -> None:
+        for index in range(len(self._instances)):
+            self._discard(index)
+
+    def _start(self) -> Instance:
+        instance = Instance(self.module, self._limit_ms, self._output)
+        try:
+            instance.configure(self._config)
+        except ModuleError:
+            instance.close()
+            raise
+        return instance
+
+    def _replace(self, index: int) -> Instance:
+        self._discard(index)
+        try:
+            instance = self._instances[index] = self._start()
+        except ModuleError as error:
+            raise GuestFault(f"the module cannot be started again: {error}") from None
+        return instance
+
+    def _discard(self, index: int) -> None:
+        instance = self._instances[index]
+        self._instances[index] = None
+        if instance is not None:
+            instance.close()

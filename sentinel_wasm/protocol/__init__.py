@@ -1,0 +1,1 @@
+"""What proxies say and hear: frames, events, the handshake, answers (agent-protocol.md)."""

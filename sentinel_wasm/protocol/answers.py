@@ -1,0 +1,86 @@
+"""Decisions as the proxy reads them: AgentResponse (agent-protocol.md, section 2).
+
+`encode` makes an answer whose `audit.custom` is empty and comes last, so that v2's correlation id can be put
+into finished bytes (`with_correlation_id`), and equal decisions need to be encoded once only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from sentinel_wasm.decision import (
+    Allow,
+    Block,
+    BodyMutation,
+    Challenge,
+    Decision,
+    HeaderOp,
+    Redirect,
+    Verdict,
+)
+
+_TAIL = b"{}}}"
+
+
+def encode(decision: Decision, version: int, *, chunk_index: int = 0, websocket: str | None = None) -> bytes:
+    """The AgentResponse of a decision; `chunk_index` is the chunk's at hand, for mutations that name none."""
+    audit = decision.audit
+    return orjson.dumps(
+        {
+            "version": version,
+            "decision": _verdict(decision.verdict),
+            "request_headers": [_header_op(op) for op in decision.request_headers],
+            "response_headers": [_header_op(op) for op in decision.response_headers],
+            "routing_metadata": decision.routing_metadata,
+            "needs_more": decision.needs_more,
+            "request_body_mutation": _mutation(decision.request_body, chunk_index, raw=True),
+            "response_body_mutation": _mutation(decision.response_body, chunk_index, raw=False),
+            "websocket_decision": websocket,
+            "audit": {
+                "tags": audit.tags,
+                "rule_ids": audit.rule_ids,
+                "confidence": audit.confidence,
+                "reason_codes": audit.reason_codes,
+                "custom": {},
+            },
+        }
+    )
+
+
+def with_correlation_id(answer: bytes, correlation_id: str) -> bytes:
+    """Put the id where v2's proxy looks for it: `audit.custom.correlation_id` (section 3)."""
+    return answer[: -len(_TAIL)] + b'{"correlation_id":' + orjson.dumps(correlation_id) + b"}}}"
+
+
+def _verdict(verdict: Verdict) -> str | dict[str, Mapping[str, Any]]:
+    if isinstance(verdict, Allow):
+        return "allow"
+    if isinstance(verdict, Block):
+        return {"block": {"status": verdict.status, "body": verdict.body, "headers": None}}
+    if isinstance(verdict, Redirect):
+        return {"redirect": {"url": verdict.url, "status": verdict.status}}
+    assert isinstance(verdict, Challenge)
+    return {"challenge": {"challenge_type": verdict.type, "params": verdict.params}}
+
+
+def _header_op(op: HeaderOp) -> dict[str, dict[str, str]]:
+    if op.value is None:
+        return {op.op: {"name": op.name}}
+    return {op.op: {"name": op.name, "value": op.value}}
+
+
+def _mutation(mutation: BodyMutation | None, chunk_index: int, *, raw: bool) -> dict[str, Any] | None:
+    """Today's proxy decodes base64 in response mutations and takes request mutations as they stand."""
+    if mutation is None:
+        return None
+    data = None
+    if mutation.data is not None:
+        data = mutation.data.decode() if raw else base64.b64encode(mutation.data).decode()
+    return {
+        "data": data,
+        "chunk_index": chunk_index if mutation.chunk_index is None else mutation.chunk_index,
+    }

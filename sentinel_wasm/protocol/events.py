@@ -1,0 +1,212 @@
+"""Events: the proxy's JSON checked and unpacked (agent-protocol.md, sections 2 and 3).
+
+The parsers take a payload as orjson gives it and raise EventError where its shape is not the protocol's.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from sentinel_wasm.errors import EventError
+
+
+class EventKind(IntEnum):
+    """The numbers of `supported_events` in v2's capabilities."""
+
+    CONFIGURE = 0
+    REQUEST_HEADERS = 1
+    REQUEST_BODY_CHUNK = 2
+    RESPONSE_HEADERS = 3
+    RESPONSE_BODY_CHUNK = 4
+    REQUEST_COMPLETE = 5
+    WEBSOCKET_FRAME = 6
+    GUARDRAIL_INSPECT = 7
+
+
+# v1's names; the proxy's serializer writes web_socket_frame, the SDKs websocket_frame.
+EVENT_NAMES = {
+    "configure": EventKind.CONFIGURE,
+    "request_headers": EventKind.REQUEST_HEADERS,
+    "request_body_chunk": EventKind.REQUEST_BODY_CHUNK,
+    "response_headers": EventKind.RESPONSE_HEADERS,
+    "response_body_chunk": EventKind.RESPONSE_BODY_CHUNK,
+    "request_complete": EventKind.REQUEST_COMPLETE,
+    "web_socket_frame": EventKind.WEBSOCKET_FRAME,
+    "websocket_frame": EventKind.WEBSOCKET_FRAME,
+    "guardrail_inspect": EventKind.GUARDRAIL_INSPECT,
+}
+
+# v2's type bytes.
+EVENT_TYPES = {
+    0x10: EventKind.REQUEST_HEADERS,
+    0x11: EventKind.REQUEST_BODY_CHUNK,
+    0x12: EventKind.RESPONSE_HEADERS,
+    0x13: EventKind.RESPONSE_BODY_CHUNK,
+    0x14: EventKind.REQUEST_COMPLETE,
+    0x15: EventKind.WEBSOCKET_FRAME,
+    0x16: EventKind.GUARDRAIL_INSPECT,
+    0x17: EventKind.CONFIGURE,
+}
+
+Headers = dict[str, Any]
+
+
+class RequestHeaders(NamedTuple):
+    correlation_id: str
+    method: str
+    uri: str
+    client_ip: str
+    headers: Headers
+
+
+class ResponseHeaders(NamedTuple):
+    correlation_id: str
+    status: int
+    headers: Headers
+
+
+class BodyChunk(NamedTuple):
+    """`text` is the base64 as it came, `data` what it holds."""
+
+    correlation_id: str
+    text: str
+    data: bytes
+    is_last: bool
+    total_size: int | None
+    chunk_index: int
+    bytes_seen: int
+
+
+class RequestComplete(NamedTuple):
+    correlation_id: str
+    fields: dict[str, Any]
+
+
+class Configure(NamedTuple):
+    correlation_id: str
+    config: Any
+
+
+class Other(NamedTuple):
+    """An event no module has a hook for."""
+
+    correlation_id: str
+
+
+Event = RequestHeaders | ResponseHeaders | BodyChunk | RequestComplete | Configure | Other
+
+
+_WORDS: dict[type | None, str] = {
+    str: "a string",
+    int: "an integer",
+    bool: "a boolean",
+    dict: "an object",
+    list: "an array",
+    float: "a number",
+    type(None): "absent or null",
+}
+
+
+def _found(value: Any) -> str:
+    return _WORDS.get(type(value), "of an unknown type")
+
+
+def correlation_id(payload: Any) -> str | None:
+    """The id of an event, at the top of its payload or (v1's request_headers) in its metadata, or None."""
+    if isinstance(payload, dict):
+        found = payload.get("correlation_id")
+        if found is None and isinstance(metadata := payload.get("metadata"), dict):
+            found = metadata.get("correlation_id")
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _get(payload: dict[str, Any], name: str, kind: type, default: Any = ...) -> Any:
+    """A field of exactly this type; absent or null gives the default where there is one."""
+    value = payload.get(name)
+    if type(value) is kind:
+        return value
+    if value is None and default is not ...:
+        return default
+    raise EventError(f"{name} is {_found(value)}, expected {_WORDS[kind]}")
+
+
+def _request_headers(payload: dict[str, Any]) -> RequestHeaders:
+    metadata = _get(payload, "metadata", dict)
+    return RequestHeaders(
+        _get(payload, "correlation_id", str, None) or _get(metadata, "correlation_id", str),
+        _get(payload, "method", str),
+        _get(payload, "uri", str),
+        _get(metadata, "client_ip", str),
+        _get(payload, "headers", dict),
+    )
+
+
+def _response_headers(payload: dict[str, Any]) -> ResponseHeaders:
+    return ResponseHeaders(
+        _get(payload, "correlation_id", str), _get(payload, "status", int), _get(payload, "headers", dict)
+    )
+
+
+def _body_chunk(payload: dict[str, Any], seen: str) -> BodyChunk:
+    text = _get(payload, "data", str)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise EventError(f"data is not base64: {error}") from None
+    return BodyChunk(
+        _get(payload, "correlation_id", str),
+        text,
+        data,
+        _get(payload, "is_last", bool),
+        _get(payload, "total_size", int, None),
+        _get(payload, "chunk_index", int, 0),
+        _get(payload, seen, int, 0),
+    )
+
+
+def _request_body_chunk(payload: dict[str, Any]) -> BodyChunk:
+    return _body_chunk(payload, "bytes_received")
+
+
+def _response_body_chunk(payload: dict[str, Any]) -> BodyChunk:
+    return _body_chunk(payload, "bytes_sent")
+
+
+def _request_complete(payload: dict[str, Any]) -> RequestComplete:
+    identity = _get(payload, "correlation_id", str)
+    numbers = ("status", "duration_ms", "request_body_size", "response_body_size", "upstream_attempts")
+    fields = {"correlation_id": identity} | {name: _get(payload, name, int, 0) for name in numbers}
+    return RequestComplete(identity, fields | {"error": _get(payload, "error", str, None)})
+
+
+def _configure(payload: dict[str, Any]) -> Configure:
+    # v1's Configure has no correlation id: there, answers are matched by order.
+    return Configure(_get(payload, "correlation_id", str, ""), payload.get("config"))
+
+
+def _other(payload: dict[str, Any]) -> Other:
+    return Other(_get(payload, "correlation_id", str, ""))
+
+
+_PARSERS: dict[EventKind, Callable[[dict[str, Any]], Event]] = {
+    EventKind.CONFIGURE: _configure,
+    EventKind.REQUEST_HEADERS: _request_headers,
+    EventKind.REQUEST_BODY_CHUNK: _request_body_chunk,
+    EventKind.RESPONSE_HEADERS: _response_headers,
+    EventKind.RESPONSE_BODY_CHUNK: _response_body_chunk,
+    EventKind.REQUEST_COMPLETE: _request_complete,
+    EventKind.WEBSOCKET_FRAME: _other,
+    EventKind.GUARDRAIL_INSPECT: _other,
+}
+
+
+def parse(kind: EventKind, payload: Any) -> Event:
+    """The event of a payload; raises EventError. Header values are checked where they are folded."""
+    if type(payload) is not dict:
+        raise EventError(f"the payload is {_found(payload)}, expected an object")
+    return _PARSERS[kind](payload)

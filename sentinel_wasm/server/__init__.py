@@ -1,0 +1,1 @@
+"""The socket side: connections, listener, signals."""

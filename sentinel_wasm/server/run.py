@@ -1,0 +1,80 @@
+"""The agent's life: start, serve, drain on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+
+import structlog
+import uvloop
+
+from sentinel_wasm import __version__
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.server import listener
+from sentinel_wasm.server.connection import Connection
+from sentinel_wasm.settings import Settings
+
+_log = structlog.stdlib.get_logger("server")
+
+_FLUSH_S = 5.0
+
+
+def run(settings: Settings, *, header_names_given: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Raises UserError where the module or the socket cannot be used.
+
+    `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
+    """
+    module = Module.load(make_engine(), settings.module)
+    if module.looks_up_lower_case and not header_names_given:
+        _log.warning(
+            "the module seems to look up header names in lower case, but gets them as User-Agent;"
+            " start with --header-names lower if its rules do not match",
+            module=str(settings.module),
+        )
+    agent = Agent(settings, module)
+    try:
+        uvloop.run(_serve(settings, agent, module))
+    finally:
+        agent.close()
+
+
+async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    connections: set[Connection] = set()
+    sock = listener.listen(settings.socket)
+    ours = listener.identity(settings.socket)
+    try:
+        server = await loop.create_unix_server(lambda: Connection(agent, connections), sock=sock)
+        # What was made so far stays for good: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        _log.info(
+            "listening",
+            socket=str(settings.socket),
+            module=str(settings.module),
+            hooks=[name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there],
+            pool_size=settings.pool_size,
+            version=__version__,
+        )
+        await stop.wait()
+        server.close()
+        await _drain(connections)
+    finally:
+        listener.unlink(settings.socket, ours)
+    _log.info("stopped")
+
+
+async def _drain(connections: set[Connection]) -> None:
+    """Every event that came whole has been answered; give the answers time to be read."""
+    _log.info("stopping", connections=len(connections))
+    for connection in list(connections):
+        connection.drain()
+    deadline = asyncio.get_running_loop().time() + _FLUSH_S
+    while connections and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.01)

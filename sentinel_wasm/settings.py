@@ -1,0 +1,59 @@
+"""What the user can set: said once, with its option, variable and default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+HeaderNames = Literal["canonical", "lower", "as-is"]
+HeaderValues = Literal["joined", "list"]
+ChallengeFallback = Literal["none", "block"]
+
+# The longest an event's host calls may take (ms): proxies give up at 50.
+EVENT_LIMIT_MS = 40
+
+
+def _option(variable: str, help: str, *, choices: Any = None, short: str | None = None, **kwargs: Any) -> Any:
+    metadata = {"variable": variable, "help": help, "choices": get_args(choices), "short": short}
+    return field(metadata=metadata, **kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One agent's settings. Option names are the fields' with dashes; the CLI is made from them."""
+
+    socket: Path = _option(
+        "AGENT_SOCKET",
+        "Unix socket to listen on.",
+        default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
+    )
+    module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run.")
+    pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4)
+    verbose: bool = _option("WASM_VERBOSE", "Log every decision.", default=False, short="v")
+    fail_open: bool = _option(
+        "FAIL_OPEN", "Allow when the module fails; otherwise block with 500.", default=False
+    )
+    header_names: HeaderNames = _option(
+        "WASM_HEADER_NAMES",
+        "How the module gets header names: User-Agent, user-agent, or as the proxy sent them.",
+        choices=HeaderNames,
+        default="canonical",
+    )
+    header_values: HeaderValues = _option(
+        "WASM_HEADER_VALUES",
+        "How the module gets several values of one header: joined with a comma, or always a list.",
+        choices=HeaderValues,
+        default="joined",
+    )
+    challenge_fallback: ChallengeFallback = _option(
+        "WASM_CHALLENGE_FALLBACK",
+        "Send a challenge as it is, or as a 403 for proxies that let challenges through.",
+        choices=ChallengeFallback,
+        default="none",
+    )
+    echo_response_bodies: bool = _option(
+        "WASM_ECHO_RESPONSE_BODIES",
+        "Over v2, send back a response body that the module leaves alone: the proxy cuts long ones.",
+        default=True,
+    )

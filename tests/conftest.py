@@ -1,0 +1,112 @@
+"""Real agents on real sockets, real modules."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import wasmtime
+
+from sentinel_wasm.client import ClientV1, ClientV2
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+class RunningAgent:
+    """`sentinel-wasm-agent` as a process of its own; its log is in `log`."""
+
+    def __init__(
+        self, directory: Path, module: Path, *options: str, environment: dict[str, str] | None = None
+    ):
+        self.socket = directory / "agent.sock"
+        self.log_path = directory / "agent.log"
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "sentinel_wasm.cli.agent",
+                    "--socket",
+                    str(self.socket),
+                    "--module",
+                    str(module),
+                    *options,
+                ],
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
+        end = time.monotonic() + 30
+        while not self.socket.exists():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the agent ended with {self.process.returncode}: {self.log}")
+            if time.monotonic() > end:
+                raise AssertionError(f"no socket after 30 s: {self.log}")
+            time.sleep(0.01)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait_for_log(self, text: str, timeout_s: float = 5.0) -> str:
+        """The first log line with `text` in it."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            for line in self.log.splitlines():
+                if text in line:
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"{text!r} is not in the log: {self.log}")
+
+    def v1(self) -> ClientV1:
+        return ClientV1(self.socket)
+
+    def v2(self) -> ClientV2:
+        return ClientV2(self.socket)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the agent and give its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(15)
+
+
+StartAgent = Callable[..., RunningAgent]
+BuildWat = Callable[[str], Path]
+
+
+@pytest.fixture
+def start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
+    """Starts agents; those that are left are stopped, and must end with status 0."""
+    started: list[RunningAgent] = []
+
+    def start(module: Path, *options: str, environment: dict[str, str] | None = None) -> RunningAgent:
+        # Short: a Unix socket's path has at most 107 bytes.
+        agent = RunningAgent(tmp_path_factory.mktemp("a"), module, *options, environment=environment)
+        started.append(agent)
+        return agent
+
+    yield start
+    for agent in started:
+        running = agent.process.poll() is None
+        status = agent.stop()
+        assert not running or status == 0, agent.log
+
+
+@pytest.fixture
+def build_wat(tmp_path: Path) -> BuildWat:
+    """Builds a module of WebAssembly text, by wasmtime's own wat2wasm."""
+    count = iter(range(1000))
+
+    def build(text: str) -> Path:
+        path = tmp_path / f"module{next(count)}.wasm"
+        path.write_bytes(wasmtime.wat2wasm(text))
+        return path
+
+    return build
