@@ -1,9 +1,10 @@
 """The compiled path of one event: frames in, guest call, result out. It knows no settings, no logging, no policy."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from sentinel_wasm._hostcalls cimport Host
+from sentinel_wasm._json cimport Cursor, Span
 from sentinel_wasm._wasmtime cimport (
     wasm_trap_t, wasmtime_context_t, wasmtime_error_t, wasmtime_func_t, wasmtime_memory_t,
 )
@@ -26,6 +27,32 @@ cdef class FrameBuffer:
 
     cdef void settle(self) noexcept
     cdef int reserve(self) except -1
+
+# What the normaliser has found of one event.
+cdef struct Found:
+    int kind                    # 0, or an event type of v2
+    Span version
+    Span id                     # at the top of the payload
+    Span metadata_id
+    Span client_ip
+    Span method
+    Span uri
+    Span status
+    size_t headers              # bytes in Normaliser.out; 0: no headers were there
+
+cdef class Normaliser:
+    cdef int names              # 0 canonical, 1 lower, 2 as they are
+    cdef bint lists
+    cdef char* out              # the headers as the guest gets them
+    cdef size_t capacity
+
+    cdef int room(self, size_t length) except -1
+    cdef bint envelope(self, Cursor* c, Found* found) noexcept nogil
+    cdef bint payload(self, Cursor* c, Found* found) noexcept nogil
+    cdef bint headers(self, Cursor* c, Found* found) noexcept nogil
+    cdef char* name(self, char* o, const Span* name, uint32_t* hash) noexcept nogil
+    cdef char* values(self, Cursor* c, char* o, bint cookie) noexcept nogil
+    cdef bytes build(self, const Found* found, const Span* id)
 
 cdef enum Step:
     STEP_NONE

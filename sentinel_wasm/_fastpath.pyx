@@ -1,16 +1,20 @@
-"""The compiled path of one event: framing and guest calls.
+"""The compiled path of one event: framing, normalisation, guest calls.
 
-Each class has a plain Python twin that is its specification: FrameBuffer that of `protocol.frames.FrameReader`,
-GuestCall the sequence in guest-abi.md, "One call".
+Each class has a plain specification: FrameBuffer `protocol.frames.FrameReader`, Normaliser `protocol.events` with
+`guest.inputs`, GuestCall the sequence in guest-abi.md, "One call".
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 from sentinel_wasm._hostcalls cimport Host
+from sentinel_wasm._json cimport (
+    Cursor, Span, empty, integer, key, named, next_member, number, scalar, take, text, white,
+)
 from sentinel_wasm._wasmtime cimport (
     api, wasm_byte_vec_t, wasmtime_context_t, wasmtime_func_t, wasmtime_memory_t, wasmtime_val_raw_t,
 )
@@ -23,6 +27,13 @@ cdef enum:
     CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
     MAX_V1 = 10485760           # agent-protocol.md, section 2
     MAX_V2 = 16777216           # section 3; counts the type byte
+
+    REQUEST_HEADERS = 0x10      # v2's event types
+    RESPONSE_HEADERS = 0x12
+    MAX_HEADERS = 128           # with more, the Python path is quick enough beside the guest
+    NAMES_CANONICAL = 0
+    NAMES_LOWER = 1
+    NAMES_AS_IS = 2
 
 
 cdef inline uint32_t big_endian(const char* data) noexcept nogil:
@@ -135,6 +146,320 @@ cdef class FrameBuffer:
             self.data = larger
             self.capacity = capacity
         return 0
+
+
+cdef inline char* put(char* o, const char* what, size_t length) noexcept nogil:
+    memcpy(o, what, length)
+    return o + length
+
+
+cdef inline bint once(Cursor* c, Span* field) noexcept nogil:
+    """A string where this field has not been met before: of two, orjson takes the last."""
+    return field.at == NULL and text(c, field, True)
+
+
+cdef bint metadata(Cursor* c, Found* found) noexcept nogil:
+    cdef Span name
+    cdef bint more = True
+    if found.client_ip.at != NULL or found.metadata_id.at != NULL or not take(c, c'{') or empty(c, c'}'):
+        return False
+    while more:
+        if not key(c, &name):
+            return False
+        if named(&name, b"client_ip", 9):
+            if found.client_ip.at != NULL or not text(c, &found.client_ip, False):
+                return False
+        elif named(&name, b"correlation_id", 14):
+            if found.metadata_id.at != NULL or not text(c, &found.metadata_id, False):
+                return False
+        elif not scalar(c):
+            return False
+        if not next_member(c, &more):
+            return False
+    return True
+
+
+cdef inline bint digits(const char* p, const char* end) noexcept nogil:
+    if p == end:
+        return False
+    while p < end and c'0' <= p[0] <= c'9':
+        p += 1
+    return p == end
+
+
+cdef Span bare_ip(const Span* client_ip) noexcept nogil:
+    """Without port and brackets, as `guest.inputs.bare_ip`."""
+    cdef const char* p = client_ip.at
+    cdef const char* end = client_ip.at + client_ip.length
+    cdef Span bare = client_ip[0]
+    cdef bint bracket = p < end and p[0] == c'['
+    while p < end and p[0] != (c']' if bracket else c':'):
+        p += 1
+    if p == end:
+        return bare
+    if bracket:
+        if p + 1 == end or (p[1] == c':' and digits(p + 2, end)):
+            bare.at = client_ip.at + 1
+            bare.length = p - bare.at
+    elif digits(p + 1, end):
+        bare.length = p - bare.at
+    return bare
+
+
+cdef class Normaliser:
+    """Turns a header event's bytes into the guest's, without a Python object a header.
+
+    `event` gives None for every event that it does not surely understand: the Python path (`protocol.events`,
+    `guest.inputs`) takes those, and would have given the same bytes for the others. `names` is one of canonical,
+    lower, as-is; `lists`: values as lists instead of joined.
+    """
+
+    def __cinit__(self, str names not None, bint lists):
+        self.names = {"canonical": NAMES_CANONICAL, "lower": NAMES_LOWER, "as-is": NAMES_AS_IS}[names]
+        self.lists = lists
+
+    def __dealloc__(self):
+        free(self.out)
+
+    def event(self, int frame_type, bytes frame not None) -> tuple[int, int, str, bytes] | None:
+        """(v2's event type, version, correlation id, the guest's input) of a v2 event, or of a v1 request (0)."""
+        cdef Cursor c
+        cdef Found found
+        cdef Span id
+        cdef size_t length = <size_t>PyBytes_GET_SIZE(frame)
+        cdef bint understood
+        if frame_type != 0 and frame_type != REQUEST_HEADERS and frame_type != RESPONSE_HEADERS:
+            return None
+        c.at = PyBytes_AS_STRING(frame)
+        c.end = c.at + length
+        self.room(length)
+        memset(&found, 0, sizeof(found))
+        found.kind = frame_type
+        understood = self.payload(&c, &found) if frame_type else self.envelope(&c, &found)
+        white(&c)
+        id = found.id if found.id.at != NULL else found.metadata_id
+        if not understood or c.at != c.end or id.length == 0 or found.headers == 0:
+            return None
+        if found.kind == REQUEST_HEADERS:
+            if found.method.at == NULL or found.uri.at == NULL or found.client_ip.at == NULL \
+                    or found.metadata_id.at == NULL:
+                return None
+        elif found.status.at == NULL or found.id.at == NULL:
+            return None
+        return (
+            found.kind, number(&found.version) if frame_type == 0 else 2,
+            PyUnicode_DecodeASCII(id.at, <Py_ssize_t>id.length, NULL), self.build(&found, &id))
+
+    cdef int room(self, size_t length) except -1:
+        """What is written is never longer than the event; a large buffer is given back by the next small event."""
+        cdef size_t wanted = max(length, <size_t>CALM_BYTES)
+        cdef char* other
+        if self.capacity < wanted or (self.capacity > CALM_BYTES and wanted == CALM_BYTES):
+            other = <char*>realloc(self.out, wanted)
+            if other == NULL:
+                raise MemoryError
+            self.out = other
+            self.capacity = wanted
+        return 0
+
+    cdef bint envelope(self, Cursor* c, Found* found) noexcept nogil:
+        """v1: {"version", "event_type", "payload"}, the payload after the type."""
+        cdef Span name, kind
+        cdef bint more = True
+        cdef bint payload = False
+        if not take(c, c'{'):
+            return False
+        while more:
+            if not key(c, &name):
+                return False
+            if named(&name, b"payload", 7):
+                if payload or found.kind == 0 or not self.payload(c, found):
+                    return False
+                payload = True
+            elif named(&name, b"event_type", 10):
+                if found.kind != 0 or not text(c, &kind, False):
+                    return False
+                if named(&kind, b"request_headers", 15):
+                    found.kind = REQUEST_HEADERS
+                elif named(&kind, b"response_headers", 16):
+                    found.kind = RESPONSE_HEADERS
+                else:
+                    return False
+            elif named(&name, b"version", 7):
+                if found.version.at != NULL or not integer(c, &found.version) or found.version.length > 9:
+                    return False
+            elif not scalar(c):
+                return False
+            if not next_member(c, &more):
+                return False
+        return payload and found.version.at != NULL
+
+    cdef bint payload(self, Cursor* c, Found* found) noexcept nogil:
+        cdef Span name
+        cdef bint more = True
+        if not take(c, c'{'):
+            return False
+        while more:
+            if not key(c, &name):
+                return False
+            if named(&name, b"headers", 7):
+                if found.headers != 0 or not self.headers(c, found):
+                    return False
+            elif named(&name, b"correlation_id", 14):
+                if found.id.at != NULL or not text(c, &found.id, False) or found.id.length == 0:
+                    return False
+            elif found.kind == RESPONSE_HEADERS:
+                if named(&name, b"status", 6):
+                    if found.status.at != NULL or not integer(c, &found.status):
+                        return False
+                elif not scalar(c):
+                    return False
+            elif named(&name, b"metadata", 8):
+                if not metadata(c, found):
+                    return False
+            elif named(&name, b"method", 6):
+                if not once(c, &found.method):
+                    return False
+            elif named(&name, b"uri", 3):
+                if not once(c, &found.uri):
+                    return False
+            elif not scalar(c):
+                return False
+            if not next_member(c, &more):
+                return False
+        return True
+
+    cdef bint headers(self, Cursor* c, Found* found) noexcept nogil:
+        """Write the headers object; False where two names become one."""
+        cdef Span name
+        cdef char* o = self.out
+        cdef char* start
+        cdef bint more
+        cdef uint32_t hashes[MAX_HEADERS]
+        cdef uint32_t hash
+        cdef int count = 0
+        cdef int index
+        if not take(c, c'{'):
+            return False
+        o[0] = c'{'
+        o += 1
+        more = not empty(c, c'}')
+        while more:
+            if count == MAX_HEADERS or not key(c, &name):
+                return False
+            start = o
+            if count:
+                o[0] = c','
+                o += 1
+            o = self.name(o, &name, &hash)
+            o = self.values(c, o, name.length == 6 and is_cookie(name.at))
+            if o == NULL:
+                return False
+            if name.length and name.at[0] == c':':
+                o = start
+            else:
+                for index in range(count):
+                    if hashes[index] == hash:
+                        return False
+                hashes[count] = hash
+                count += 1
+            if not next_member(c, &more):
+                return False
+        o[0] = c'}'
+        found.headers = o + 1 - self.out
+        return True
+
+    cdef char* name(self, char* o, const Span* name, uint32_t* hash) noexcept nogil:
+        """Write `"Name":` in the form asked for; the hash (FNV-1a) is of that form."""
+        cdef uint32_t value = 2166136261
+        cdef bint first = True
+        cdef uint8_t letter
+        cdef size_t index
+        o[0] = c'"'
+        o += 1
+        for index in range(name.length):
+            letter = <uint8_t>name.at[index]
+            if self.names == NAMES_CANONICAL and first:
+                if c'a' <= letter <= c'z':
+                    letter -= 32
+            elif self.names != NAMES_AS_IS and c'A' <= letter <= c'Z':
+                letter += 32
+            first = letter == c'-'
+            value = (value ^ letter) * 16777619
+            o[0] = <char>letter
+            o += 1
+        hash[0] = value
+        return put(o, b'":', 2)
+
+    cdef char* values(self, Cursor* c, char* o, bint cookie) noexcept nogil:
+        """Write an array of strings as a list or joined; NULL where it is anything else."""
+        cdef Span value
+        cdef bint first = True
+        if not take(c, c'['):
+            return NULL
+        o[0] = c'[' if self.lists else c'"'
+        o += 1
+        if not empty(c, c']'):
+            while True:
+                if not text(c, &value, True):
+                    return NULL
+                if not first:
+                    o = put(o, b"," if self.lists else (b"; " if cookie else b", "), 1 if self.lists else 2)
+                first = False
+                if self.lists:
+                    o = put(o, value.at - 1, value.length + 2)
+                else:
+                    o = put(o, value.at, value.length)
+                if take(c, c','):
+                    continue
+                if not take(c, c']'):
+                    return NULL
+                break
+        o[0] = c']' if self.lists else c'"'
+        return o + 1
+
+    cdef bytes build(self, const Found* found, const Span* id):
+        """The guest's input, with the keys in the order in which `guest.inputs` writes them."""
+        cdef Span ip
+        cdef size_t length
+        cdef bytes data
+        cdef char* start
+        cdef char* o
+        if found.kind == REQUEST_HEADERS:
+            ip = bare_ip(&found.client_ip)
+            length = 68 + found.method.length + found.uri.length + ip.length + id.length + found.headers
+            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+            start = o = PyBytes_AS_STRING(data)
+            o = put(o, b'{"method":"', 11)
+            o = put(o, found.method.at, found.method.length)
+            o = put(o, b'","uri":"', 9)
+            o = put(o, found.uri.at, found.uri.length)
+            o = put(o, b'","client_ip":"', 15)
+            o = put(o, ip.at, ip.length)
+            o = put(o, b'","correlation_id":"', 20)
+        else:
+            length = 42 + found.status.length + id.length + found.headers
+            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+            start = o = PyBytes_AS_STRING(data)
+            o = put(o, b'{"status":', 10)
+            o = put(o, found.status.at, found.status.length)
+            o = put(o, b',"correlation_id":"', 19)
+        o = put(o, id.at, id.length)
+        o = put(o, b'","headers":', 12)
+        o = put(o, self.out, found.headers)
+        o = put(o, b"}", 1)
+        if <size_t>(o - start) != length:
+            raise SystemError("the input's length was not foreseen")
+        return data
+
+
+cdef inline bint is_cookie(const char* name) noexcept nogil:
+    cdef const char* cookie = b"cookie"
+    cdef int index
+    for index in range(6):
+        if (name[index] | 0x20) != cookie[index]:
+            return False
+    return True
 
 
 def trap_words(code: int | None, message: str) -> str:

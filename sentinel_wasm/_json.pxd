@@ -1,0 +1,149 @@
+"""Scanning compact JSON in place: only what is surely understood.
+
+Every function moves the cursor behind what it accepts and says True, or says False where the text is anything else:
+not JSON, or JSON that needs more than copying (escapes other than the short ones, non-ASCII text, fractions). After
+False the cursor is of no use. Strings accepted here are written by orjson exactly as they stand.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t, uint8_t
+from libc.string cimport memcmp, memcpy
+
+ctypedef struct Cursor:
+    const char* at
+    const char* end
+
+ctypedef struct Span:
+    const char* at              # NULL: not there
+    size_t length
+
+cdef enum:
+    DIGITS = 18                 # an integer of so many digits fits int64_t
+
+
+cdef inline void white(Cursor* c) noexcept nogil:
+    while c.at < c.end and (c.at[0] == c' ' or c.at[0] == c'\n' or c.at[0] == c'\t' or c.at[0] == c'\r'):
+        c.at += 1
+
+
+cdef inline bint take(Cursor* c, char what) noexcept nogil:
+    """White space, then this character."""
+    white(c)
+    if c.at < c.end and c.at[0] == what:
+        c.at += 1
+        return True
+    return False
+
+
+cdef inline const char* plain(const char* p, const char* end) noexcept nogil:
+    """The first byte that is a quote, a backslash, a control character or not ASCII: eight bytes at a time."""
+    cdef uint64_t ones = 0x0101010101010101
+    cdef uint64_t word, quote, slash
+    while end - p >= 8:
+        memcpy(&word, p, 8)
+        quote = word ^ (ones * 0x22)
+        slash = word ^ (ones * 0x5c)
+        # In each byte's top bit: not ASCII, below 0x20, or zero after the xor (Hacker's Delight, 6-1).
+        if (word | ((word - ones * 0x20) & ~word) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) \
+                & (ones * 0x80):
+            break
+        p += 8
+    while p < end and p[0] != c'"' and p[0] != c'\\' and 0x20 <= <uint8_t>p[0] < 0x80:
+        p += 1
+    return p
+
+
+cdef inline bint text(Cursor* c, Span* out, bint escapes) noexcept nogil:
+    """A string; `out` is what stands between the quotes. With `escapes`, those that orjson writes the same way."""
+    cdef const char* p
+    cdef char after
+    if not take(c, c'"'):
+        return False
+    p = c.at
+    while True:
+        p = plain(p, c.end)
+        if p >= c.end:
+            return False
+        if p[0] == c'"':
+            break
+        if p[0] != c'\\' or not escapes or c.end - p < 2:
+            return False
+        after = p[1]
+        if not (after == c'"' or after == c'\\' or after == c'n' or after == c'r' or after == c't'
+                or after == c'b' or after == c'f'):
+            return False
+        p += 2
+    out.at = c.at
+    out.length = p - c.at
+    c.at = p + 1
+    return True
+
+
+cdef inline bint integer(Cursor* c, Span* out) noexcept nogil:
+    """A whole number that is not negative, of at most 18 digits."""
+    white(c)
+    out.at = c.at
+    while c.at < c.end and c'0' <= c.at[0] <= c'9':
+        c.at += 1
+    out.length = c.at - out.at
+    if out.length == 0 or out.length > DIGITS or (out.at[0] == c'0' and out.length > 1):
+        return False
+    return c.at < c.end and (c.at[0] == c',' or c.at[0] == c'}' or c.at[0] == c' ')
+
+
+cdef inline int64_t number(const Span* digits) noexcept nogil:
+    cdef int64_t value = 0
+    cdef size_t index
+    for index in range(digits.length):
+        value = value * 10 + (digits.at[index] - c'0')
+    return value
+
+
+cdef inline bint word(Cursor* c, const char* what, size_t length) noexcept nogil:
+    if <size_t>(c.end - c.at) < length or memcmp(c.at, what, length) != 0:
+        return False
+    c.at += length
+    return True
+
+
+cdef inline bint scalar(Cursor* c) noexcept nogil:
+    """Skip a string, a whole number, true, false or null."""
+    cdef Span ignored
+    white(c)
+    if c.at >= c.end:
+        return False
+    if c.at[0] == c'"':
+        return text(c, &ignored, True)
+    if c.at[0] == c'n':
+        return word(c, b"null", 4)
+    if c.at[0] == c't':
+        return word(c, b"true", 4)
+    if c.at[0] == c'f':
+        return word(c, b"false", 5)
+    return integer(c, &ignored)
+
+
+cdef inline bint key(Cursor* c, Span* out) noexcept nogil:
+    """A member's name and its colon."""
+    return text(c, out, False) and take(c, c':')
+
+
+cdef inline bint next_member(Cursor* c, bint* more) noexcept nogil:
+    """After a member's value: `more` says whether another one follows."""
+    white(c)
+    if c.at >= c.end:
+        return False
+    more[0] = c.at[0] == c','
+    if not more[0] and c.at[0] != c'}':
+        return False
+    c.at += 1
+    return True
+
+
+cdef inline bint empty(Cursor* c, char closing) noexcept nogil:
+    """Behind an opening bracket: is it closed at once? Then the cursor is behind it."""
+    return take(c, closing)
+
+
+cdef inline bint named(const Span* name, const char* what, size_t length) noexcept nogil:
+    return name.length == length and memcmp(name.at, what, length) == 0
