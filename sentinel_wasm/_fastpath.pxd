@@ -44,7 +44,7 @@ cdef class Normaliser:
     cdef int names              # 0 canonical, 1 lower, 2 as they are
     cdef bint lists
     cdef char* out              # the headers as the guest gets them
-    cdef size_t capacity
+    cdef readonly size_t capacity
 
     cdef int room(self, size_t length) except -1
     cdef bint envelope(self, Cursor* c, Found* found) noexcept nogil

@@ -1,0 +1,46 @@
+# make help shows what there is. PYTHON chooses the interpreter (3.10 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(wildcard sentinel_wasm/*.pyx sentinel_wasm/*.pxd)
+MODULE ?= examples/c/security.wasm
+SOCKET ?= /tmp/sentinel-wasm.sock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint e2e bench examples wheel clean
+
+help:  ## show this
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## virtual environment and compiled extension in .venv
+
+$(VENV)/.ready: $(SOURCES)
+	@PYTHON="$(PYTHON)" ci/venv.sh $(VENV)
+	@touch $@
+
+run: setup  ## an agent on an example module, with requests played at it (MODULE=… SOCKET=… for yours)
+	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
+
+test: setup  ## every test but those that need the real proxies
+	$(BIN)/python -m pytest -m "not e2e"
+
+e2e: setup  ## real HTTP through the real proxies (installs them with cargo where they are missing)
+	eval "$$(ci/proxies.sh)" && $(BIN)/python -m pytest -m e2e tests/e2e
+
+lint: setup  ## ruff, mypy --strict, cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
+
+bench: setup  ## benchmarks of fixed work
+	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
+
+examples: ## rebuild the example modules that this machine has the compilers for
+	ci/build_examples.sh
+
+wheel: setup  ## a wheel in dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info sentinel_wasm/*.so sentinel_wasm/*.c

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Installs what the tests compile with and this machine lacks (Debian, as root): the example modules of C and
+# AssemblyScript are rebuilt in every run. Elsewhere it says what is missing.
+set -eu
+missing=""
+for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm; do
+    command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+done
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+[ -f "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing="$missing python3-dev"
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "ci/toolchains.sh: install:$missing" >&2
+    exit 1
+fi
+apt-get update -qq
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
