@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from sentinel_wasm.errors import ProtocolError
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameReader, FrameType, encode_v1, encode_v2
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _TYPE_OF_KIND = {
     EventKind.CONFIGURE: FrameType.CONFIGURE,
@@ -57,13 +60,17 @@ def request_headers(
 
 
 class Client:
-    """One connection. `send` and `receive` move raw frames; `ask` sends an event and waits for its answer."""
+    """One connection that reads the frames of one protocol version; what is sent is up to the caller."""
 
-    def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, path: Path, protocol: int, *, timeout_s: float = 10.0) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout_s)
-        self.sock.connect(str(path))
-        self._frames = FrameReader()
+        try:
+            self.sock.connect(str(path))
+        except OSError:
+            self.sock.close()
+            raise
+        self._frames = FrameReader(protocol)
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -77,10 +84,15 @@ class Client:
             self._frames.feed(data)
         return payload
 
+    @property
+    def frame_type(self) -> int:
+        """The type of the frame that was received last."""
+        return self._frames.frame_type
+
     def close(self) -> None:
         self.sock.close()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -91,6 +103,9 @@ class Client:
 
 class ClientV1(Client):
     """Speaks v1: one request at a time."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
+        super().__init__(path, 1, timeout_s=timeout_s)
 
     def ask(self, kind: EventKind, payload: Any, *, version: int = 1) -> dict[str, Any]:
         request = {"version": version, "event_type": _V1_NAMES[kind], "payload": payload}
@@ -104,8 +119,7 @@ class ClientV2(Client):
 
     def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
         """Raises ProtocolError where the agent refuses."""
-        super().__init__(path, timeout_s=timeout_s)
-        self._frames.protocol = 2
+        super().__init__(path, 2, timeout_s=timeout_s)
         shake = {
             "supported_versions": [2],
             "proxy_id": "sentinel-wasm-client",
@@ -116,12 +130,8 @@ class ClientV2(Client):
         self.send(encode_v2(FrameType.HANDSHAKE_REQUEST, orjson.dumps(shake)))
         self.handshake: dict[str, Any] = orjson.loads(self.receive())
         if not self.handshake["success"]:
+            self.close()
             raise ProtocolError(f"handshake refused: {self.handshake['error']}")
-
-    @property
-    def frame_type(self) -> int:
-        """The type of the frame that was received last."""
-        return self._frames.frame_type
 
     def send_event(self, kind: EventKind, payload: Any) -> None:
         self.send(encode_v2(_TYPE_OF_KIND[kind], orjson.dumps(payload)))

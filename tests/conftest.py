@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,22 +82,30 @@ StartAgent = Callable[..., RunningAgent]
 BuildWat = Callable[[str], Path]
 
 
-@pytest.fixture
-def start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
-    """Starts agents; those that are left are stopped, and must end with status 0."""
+@contextlib.contextmanager
+def agents(factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
+    """Starts agents; those that are left at the end are stopped, and must end with status 0."""
     started: list[RunningAgent] = []
 
     def start(module: Path, *options: str, environment: dict[str, str] | None = None) -> RunningAgent:
         # Short: a Unix socket's path has at most 107 bytes.
-        agent = RunningAgent(tmp_path_factory.mktemp("a"), module, *options, environment=environment)
+        agent = RunningAgent(factory.mktemp("a"), module, *options, environment=environment)
         started.append(agent)
         return agent
 
-    yield start
-    for agent in started:
-        running = agent.process.poll() is None
-        status = agent.stop()
-        assert not running or status == 0, agent.log
+    try:
+        yield start
+    finally:
+        for agent in started:
+            running = agent.process.poll() is None
+            status = agent.stop()
+            assert not running or status == 0, agent.log
+
+
+@pytest.fixture
+def start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
+    with agents(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ def feed(reader: FrameReader | FrameBuffer, data: bytes) -> None:
 
 
 def read_all(reader: FrameReader | FrameBuffer, pieces: list[bytes]) -> Iterator[object]:
-    """What comes out of a stream, and when: after each piece its frames, an error, and what is left unread."""
+    """What comes out of a stream: after each piece its frames, an error, and what is left unread."""
     for piece in pieces:
         feed(reader, piece)
         try:
@@ -44,7 +45,7 @@ def read_all(reader: FrameReader | FrameBuffer, pieces: list[bytes]) -> Iterator
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(places)]
 
 
 v1_frames = st.binary(max_size=300).map(lambda body: encode_v1(b"{" + body))
@@ -102,8 +103,7 @@ def test_a_length_that_is_not_allowed_is_refused_at_once(
 ) -> None:
     feed(reader, start + length.to_bytes(4, "big"))
     with pytest.raises(FrameError, match=f"a frame of {length} bytes"):
-        while reader.next_frame() is not None:
-            pass
+        list(iter(reader.next_frame, None))
 
 
 def test_v1_stops_at_10_mib_and_v2_at_16(reader: FrameBuffer | FrameReader) -> None:

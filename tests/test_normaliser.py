@@ -31,14 +31,14 @@ WRITERS = {form: InputWriter(*form) for form in FORMS}
 
 
 def specified(frame_type: int, frame: bytes, writer: InputWriter) -> tuple[int, int, str, bytes]:
-    """What the Python path makes of an event. Raises EventError or orjson.JSONDecodeError as the agent's does."""
+    """What the Python path makes of an event. Raises EventError or orjson.JSONDecodeError as it does."""
     payload = orjson.loads(frame)
     version = 2
     if frame_type == 0:
         if not isinstance(payload, dict):
             raise EventError("no object")
-        version, name, payload = payload.get("version", 1), payload.get("event_type"), payload.get("payload")
-        kind = events.EVENT_NAMES[name]
+        version, kind = payload.get("version", 1), events.EVENT_NAMES[str(payload.get("event_type"))]
+        payload = payload.get("payload")
         frame_type = {EventKind.REQUEST_HEADERS: 0x10, EventKind.RESPONSE_HEADERS: 0x12}[kind]
     event = events.parse(events.EVENT_TYPES[frame_type], payload)
     if isinstance(event, events.RequestHeaders):
@@ -91,9 +91,7 @@ texts = st.one_of(
     ),
 )
 names = st.one_of(
-    st.sampled_from(
-        ["host", "Host", "user-agent", "USER-AGENT", "cookie", "Cookie", ":method", "x-a", "X-A", "-", ""]
-    ),
+    st.sampled_from(["host", "Host", "user-agent", "USER-AGENT", "cookie", "Cookie", ":method", "-", ""]),
     st.text(st.sampled_from("abcXYZ-:09 "), max_size=12),
     texts,
 )
@@ -120,13 +118,19 @@ ips = st.one_of(
     st.text(st.sampled_from("[]:.0123456789ax"), max_size=12),
     texts,
 )
-scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False), texts)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    texts,
+)
 odd = st.one_of(scalars, st.lists(scalars, max_size=2), st.dictionaries(texts, scalars, max_size=2))
 
 
 @st.composite
 def objects(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]]) -> dict[str, Any]:
-    """An object with these fields in any order, now and then one odd, one missing, and some others between."""
+    """An object with these fields in any order, now and then one odd or missing, and others between."""
     made = dict(draw(st.dictionaries(texts, scalars, max_size=2)))
     for name in draw(st.permutations(list(fields))):
         luck = draw(st.integers(0, 24))

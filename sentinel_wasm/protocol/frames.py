@@ -56,8 +56,8 @@ class FrameReader:
     `protocol` is 0 until five bytes are here, then 1 or 2; byte 4 decides (section 1).
     """
 
-    def __init__(self) -> None:
-        self.protocol = 0
+    def __init__(self, protocol: int = 0) -> None:
+        self.protocol = protocol
         self.frame_type = 0
         self._buffer = bytearray()
 

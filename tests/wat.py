@@ -1,0 +1,38 @@
+"""Modules as WebAssembly text, for tests that need one thing to be odd."""
+
+from __future__ import annotations
+
+RUNTIME = """
+  (memory (export "memory") 2)
+  (global $top (mut i32) (i32.const 65536))
+  (func $alloc (export "alloc") (param i32) (result i32)
+    ;; A bump allocator that begins again when an input would not fit: one event at a time needs no more.
+    (if (i32.gt_u (i32.add (global.get $top) (local.get 0)) (i32.mul (memory.size) (i32.const 65536)))
+      (then
+        (global.set $top (i32.const 65536))
+        (if (i32.gt_u (i32.add (global.get $top) (local.get 0)) (i32.mul (memory.size) (i32.const 65536)))
+          (then (drop (memory.grow (i32.add (i32.div_u (local.get 0) (i32.const 65536)) (i32.const 1))))))))
+    (global.get $top)
+    (global.set $top (i32.add (global.get $top) (local.get 0))))
+  (func (export "dealloc") (param i32 i32))
+"""
+
+
+def quoted(text: str) -> str:
+    return "".join(f"\\{byte:02x}" for byte in text.encode())
+
+
+def module(extra: str = "", **results: str) -> str:
+    """A module whose hooks (by keyword) return constant results; `extra` is more WAT for its end."""
+    at = 1024
+    parts = []
+    for name, result in results.items():
+        size = len(result.encode())
+        packed = (at << 32) | size
+        parts.append(
+            f'(data (i32.const {at}) "{quoted(result)}")\n'
+            f'  (func (export "{name}") (param i32 i32) (result i64)\n'
+            f"    (i64.const {packed}))"
+        )
+        at += size
+    return f"(module {RUNTIME}\n" + "\n".join(parts) + extra + ")"
