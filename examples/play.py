@@ -1,4 +1,4 @@
-"""`make run`: an agent on a module, requests played at its socket, what it decided; then it goes on serving."""
+"""`make run`: an agent on a module, requests played at its socket, its decisions; then it goes on serving."""
 
 from __future__ import annotations
 

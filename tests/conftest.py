@@ -24,9 +24,14 @@ class RunningAgent:
     """`sentinel-wasm-agent` as a process of its own; its log is in `log`."""
 
     def __init__(
-        self, directory: Path, module: Path, *options: str, environment: dict[str, str] | None = None
+        self,
+        directory: Path,
+        module: Path,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        socket: Path | None = None,
     ):
-        self.socket = directory / "agent.sock"
+        self.socket = socket or directory / "agent.sock"
         self.log_path = directory / "agent.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -44,7 +49,7 @@ class RunningAgent:
                 env={**os.environ, **(environment or {})},
             )
         end = time.monotonic() + 30
-        while not self.socket.exists():
+        while "listening" not in self.log:
             if self.process.poll() is not None:
                 raise AssertionError(f"the agent ended with {self.process.returncode}: {self.log}")
             if time.monotonic() > end:
@@ -64,6 +69,12 @@ class RunningAgent:
                     return line
             time.sleep(0.01)
         raise AssertionError(f"{text!r} is not in the log: {self.log}")
+
+    def rss_mib(self) -> float:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("no VmRSS")
 
     def v1(self) -> ClientV1:
         return ClientV1(self.socket)
@@ -87,9 +98,12 @@ def agents(factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
     """Starts agents; those that are left at the end are stopped, and must end with status 0."""
     started: list[RunningAgent] = []
 
-    def start(module: Path, *options: str, environment: dict[str, str] | None = None) -> RunningAgent:
+    def start(
+        module: Path, *options: str, environment: dict[str, str] | None = None, socket: Path | None = None
+    ) -> RunningAgent:
         # Short: a Unix socket's path has at most 107 bytes.
-        agent = RunningAgent(factory.mktemp("a"), module, *options, environment=environment)
+        directory = factory.mktemp("a")
+        agent = RunningAgent(directory, module, *options, environment=environment, socket=socket)
         started.append(agent)
         return agent
 

@@ -400,19 +400,12 @@ def test_a_client_that_does_not_read_stops_being_read(agent: RunningAgent) -> No
                 sent += greedy.sock.send(frame)
         assert sent < 16 * 1024 * 1024
         assert ask(other)["decision"] == "allow"
-        before = rss_mib(agent)
+        before = agent.rss_mib()
         # What was read before is still answered, whole and in order.
         greedy.sock.settimeout(5)
         for _ in range(1000):
             assert orjson.loads(greedy.receive())["audit"]["custom"] == {"correlation_id": "greedy"}
-        assert rss_mib(agent) < before + 16
-
-
-def rss_mib(agent: RunningAgent) -> float:
-    for line in Path(f"/proc/{agent.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS")
+        assert agent.rss_mib() < before + 16
 
 
 # --- configuration and bodies
