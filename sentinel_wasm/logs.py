@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import sys
+from typing import TextIO, cast
 
 import orjson
 import structlog
 
 
-def configure(*, level: int = logging.INFO) -> None:
-    terminal = sys.stderr.isatty()
+class _Lossy:
+    """A stream whose reader may go away: answering the proxy matters more than the log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+def configure() -> None:
+    """Log at info and above to stderr."""
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer()
-        if terminal
+        if sys.stderr.isatty()
         else structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=repr).decode())
     )
     structlog.configure(
@@ -22,7 +38,7 @@ def configure(*, level: int = logging.INFO) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 import sentinel_wasm
-from sentinel_wasm.client import request_headers
+from sentinel_wasm.client import ClientV2, request_headers
 from sentinel_wasm.errors import SocketError
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import listener
@@ -222,6 +222,28 @@ def test_logs_are_readable_on_a_terminal(build_wat: BuildWat, tmp_path: Path) ->
         process.terminate()
     assert "listening" in line
     assert not line.startswith("{")
+
+
+def test_a_log_that_nobody_reads_costs_no_answer(build_wat: BuildWat, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sentinel_wasm.cli.agent",
+        "--module",
+        build_wat(TRAP),
+        "--socket",
+        tmp_path / "s",
+    ]
+    with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"listening" in process.stderr.readline()
+        process.stderr.close()
+        with ClientV2(tmp_path / "s") as client:
+            for _ in range(3):
+                answer = client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))
+                assert answer["decision"]["block"]["status"] == 500
+        process.terminate()
+    assert process.returncode == 0
 
 
 def test_verbose_shows_each_decision(start_agent: StartAgent, build_wat: BuildWat) -> None:

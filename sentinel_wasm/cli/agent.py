@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -46,7 +45,7 @@ def _run(**values: Any) -> None:
     from sentinel_wasm.server.run import run  # loads wasmtime: not for --help
 
     settings = Settings(**values)
-    logs.configure(level=logging.INFO)
+    logs.configure()
     source = click.get_current_context().get_parameter_source("header_names")
     given = source is not None and source is not click.core.ParameterSource.DEFAULT
     run(settings, header_names_given=given)
