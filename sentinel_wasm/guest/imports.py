@@ -12,19 +12,17 @@ from sentinel_wasm import _hostcalls
 
 WASI = "wasi_snapshot_preview1"
 
-_I32, _F64 = ValType.i32, ValType.f64
-
-# The imports served by _hostcalls. The rest of WASI is wasmtime's own, which answers at once when it has no
-# files, directories, environment, arguments or sockets to offer.
+# The imports served by _hostcalls, as (parameters, results) with i for i32 and d for f64. The rest of WASI is
+# wasmtime's own, which answers at once when it has no files, directories, environment, arguments or sockets.
 _TYPES = {
-    (WASI, "fd_write"): FuncType([_I32()] * 4, [_I32()]),
-    (WASI, "random_get"): FuncType([_I32()] * 2, [_I32()]),
-    (WASI, "poll_oneoff"): FuncType([_I32()] * 4, [_I32()]),
-    (WASI, "proc_exit"): FuncType([_I32()], []),
-    ("sentinel", "log"): FuncType([_I32()] * 3, []),
-    ("env", "abort"): FuncType([_I32()] * 4, []),
-    ("env", "seed"): FuncType([], [_F64()]),
-    ("env", "trace"): FuncType([_I32()] * 2 + [_F64()] * 5, []),
+    (WASI, "fd_write"): ("iiii", "i"),
+    (WASI, "random_get"): ("ii", "i"),
+    (WASI, "poll_oneoff"): ("iiii", "i"),
+    (WASI, "proc_exit"): ("i", ""),
+    ("sentinel", "log"): ("iii", ""),
+    ("env", "abort"): ("iiii", ""),
+    ("env", "seed"): ("", "d"),
+    ("env", "trace"): ("iiddddd", ""),
 }
 
 _no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(0)
@@ -35,7 +33,9 @@ def make_linker(engine: wasmtime.Engine) -> Linker:
     linker = Linker(engine)
     linker.allow_shadowing = True
     linker.define_wasi()
-    for (module, name), kind in _TYPES.items():
+    for (module, name), (params, results) in _TYPES.items():
+        # Made anew each time: wasmtime aborts the process where one type is used with a second engine.
+        kind = FuncType(_types(params), _types(results))
         callback = ffi.wasmtime_func_unchecked_callback_t(_hostcalls.CALLBACKS[module, name])
         error = ffi.wasmtime_linker_define_func_unchecked(
             linker.ptr(),
@@ -51,6 +51,10 @@ def make_linker(engine: wasmtime.Engine) -> Linker:
         if error:
             raise WasmtimeError._from_ptr(error)
     return linker
+
+
+def _types(letters: str) -> list[ValType]:
+    return [ValType.f64() if letter == "d" else ValType.i32() for letter in letters]
 
 
 def unknown_imports(linker: Linker, module: wasmtime.Module) -> list[str]:

@@ -21,7 +21,10 @@ class ConfigRefused(GuestFault):
 
 
 class Instance:
-    """A started instance, for one thread at a time. After `usable` is false it must be closed."""
+    """A started instance, for one thread at a time. After `usable` is false it must be closed.
+
+    `guest` are its compiled calls; `call` is what callers want.
+    """
 
     def __init__(self, module: Module, limit_ms: int, output: GuestOutput) -> None:
         """Instantiate, and run the start function and `_initialize`.
@@ -50,7 +53,7 @@ class Instance:
             raise GuestFault(f"{words} in {with_what}") from None
         finally:
             self._take_output("")
-        self._guest = GuestCall(
+        self.guest = GuestCall(
             self._store,
             self._host,
             _address(self._store._context().contents),
@@ -66,12 +69,12 @@ class Instance:
 
     @property
     def usable(self) -> bool:
-        return self._guest.usable
+        return self.guest.usable
 
     def call(self, hook: int, data: bytes, correlation_id: str) -> bytes | None:
         """Call a hook that the module exports; None means that it has nothing to say. Raises GuestFault."""
         try:
-            return self._guest.call(hook, data)
+            return self.guest.call(hook, data)
         finally:
             if self._host.has_output:
                 self._take_output(correlation_id)
@@ -89,7 +92,7 @@ class Instance:
 
     def close(self) -> None:
         """Free the store now."""
-        self._guest.retire()
+        self.guest.retire()
         self._store.close()
 
     def _take_output(self, correlation_id: str) -> None:

@@ -1,0 +1,88 @@
+"""Each step of one event, and the whole of it in process: `make bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import work
+from sentinel_wasm._fastpath import FrameBuffer, Normaliser
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.inputs import InputWriter
+from sentinel_wasm.protocol import answers, events
+from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import encode_v1
+from sentinel_wasm.settings import Settings
+
+FRAMES_A_READ = 16
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    return Agent(Settings(module=Path("trivial.wasm")), work.trivial_module())
+
+
+@pytest.mark.benchmark(group="frame")
+def test_cut_16_frames_of_one_read(benchmark: BenchmarkFixture) -> None:
+    read = encode_v1(work.frame_v1(12)) * FRAMES_A_READ
+    buffer = FrameBuffer()
+
+    def cut() -> None:
+        with memoryview(buffer) as room:
+            room[: len(read)] = read
+        buffer.received(len(read))
+        while buffer.next_frame() is not None:
+            pass
+
+    benchmark(cut)
+
+
+@pytest.mark.benchmark(group="normalise")
+@pytest.mark.parametrize("headers", work.SIZES)
+def test_normalise(benchmark: BenchmarkFixture, headers: int) -> None:
+    assert benchmark(Normaliser("canonical", False).event, 0x10, work.frame_v2(headers)) is not None
+
+
+@pytest.mark.benchmark(group="normalise")
+@pytest.mark.parametrize("headers", work.SIZES)
+def test_normalise_in_python(benchmark: BenchmarkFixture, headers: int) -> None:
+    frame = work.frame_v2(headers)
+    benchmark(normalise_in_python, InputWriter("canonical", "joined"), frame)
+
+
+def normalise_in_python(writer: InputWriter, frame: bytes) -> bytes:
+    event = events.parse(EventKind.REQUEST_HEADERS, orjson.loads(frame))
+    assert isinstance(event, events.RequestHeaders)
+    return writer.request_headers(
+        event.method, event.uri, event.client_ip, event.correlation_id, event.headers
+    )
+
+
+@pytest.mark.benchmark(group="guest call")
+def test_guest_call(benchmark: BenchmarkFixture) -> None:
+    guest = work.trivial_instance().guest
+    assert benchmark(guest.call, abi.ON_REQUEST_HEADERS, work.frame_v2(12)) == work.RESULT
+
+
+@pytest.mark.benchmark(group="guest call")
+def test_guest_call_through_wasmtime_py(benchmark: BenchmarkFixture) -> None:
+    assert benchmark(work.wasmtime_py_call(work.frame_v2(12))) == work.RESULT
+
+
+@pytest.mark.benchmark(group="map")
+def test_map_a_fresh_result(benchmark: BenchmarkFixture) -> None:
+    benchmark(lambda: answers.encode(abi.parse_result(work.RESULT, abi.ON_REQUEST_HEADERS), 2))
+
+
+@pytest.mark.benchmark(group="whole event")
+def test_v1_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
+    benchmark(agent.answer_v1, work.frame_v1(12))
+
+
+@pytest.mark.benchmark(group="whole event")
+def test_v2_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
+    benchmark(agent.answer_v2, 0x10, work.frame_v2(12))

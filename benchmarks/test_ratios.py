@@ -1,0 +1,51 @@
+"""Ratios that hold on any machine, each from one run: the fast path against what it replaces."""
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks import work
+from benchmarks.test_fixed_work import normalise_in_python
+from sentinel_wasm._fastpath import Normaliser
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.inputs import InputWriter
+
+
+def best_us(function: Callable[[], object], times: int) -> float:
+    """The best of seven: what the work costs when nothing else has the core."""
+    return min(timeit.repeat(function, number=times, repeat=7)) / times * 1e6
+
+
+def say(capsys: pytest.CaptureFixture[str], what: str, fast: float, slow: float) -> None:
+    with capsys.disabled():
+        print(f"\n{what}: {fast:.2f} µs against {slow:.2f} µs, {slow / fast:.1f} times")
+
+
+def test_a_guest_call_is_300_times_as_fast_as_through_wasmtime_py(capsys: pytest.CaptureFixture[str]) -> None:
+    data = work.frame_v2(12)
+    guest = work.trivial_instance().guest
+    through_wasmtime_py = work.wasmtime_py_call(data)
+    assert guest.call(abi.ON_REQUEST_HEADERS, data) == through_wasmtime_py() == work.RESULT
+    fast = best_us(lambda: guest.call(abi.ON_REQUEST_HEADERS, data), 20_000)
+    slow = best_us(through_wasmtime_py, 300)
+    say(capsys, "guest call", fast, slow)
+    assert slow / fast >= 300
+
+
+@pytest.mark.parametrize("headers", work.SIZES)
+def test_normalising_is_4_times_as_fast_as_in_python(
+    headers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = work.frame_v2(headers)
+    writer = InputWriter("canonical", "joined")
+    normaliser = Normaliser("canonical", False)
+    found = normaliser.event(0x10, frame)
+    assert found is not None
+    assert found[3] == normalise_in_python(writer, frame)
+    fast = best_us(lambda: normaliser.event(0x10, frame), 5000)
+    slow = best_us(lambda: normalise_in_python(writer, frame), 5000)
+    say(capsys, f"normalise {headers} headers", fast, slow)
+    assert slow / fast >= 4
