@@ -22,4 +22,4 @@ fi
 # dependency-groups needs pip 25.1; the build runs in this environment, so that a rebuild downloads nothing.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --group dev
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable .
+"$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-build-isolation --editable .

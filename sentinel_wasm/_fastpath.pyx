@@ -19,6 +19,8 @@ from sentinel_wasm._wasmtime cimport (
     api, wasm_byte_vec_t, wasmtime_context_t, wasmtime_func_t, wasmtime_memory_t, wasmtime_val_raw_t,
 )
 
+import re
+
 from wasmtime import TrapCode
 
 from sentinel_wasm.errors import FrameError, GuestFault
@@ -462,11 +464,14 @@ cdef inline bint is_cookie(const char* name) noexcept nogil:
     return True
 
 
-def trap_words(code: int | None, message: str) -> str:
+_NUMBER = re.compile(r"^\d+: ")
+
+
+def cause(code: int | None, message: str) -> str:
     """What an operator reads: wasmtime's name for the trap, or the cause without the backtrace and its addresses."""
     if code is not None:
         return "trap: " + TrapCode(code).name.lower().replace("_", " ")
-    return message.strip().rpartition("\n")[2].strip().removeprefix("0: ")
+    return _NUMBER.sub("", message.rstrip("\0").strip().rpartition("\n")[2].strip()) or "an unknown failure"
 
 
 cdef class GuestCall:
@@ -623,4 +628,4 @@ cdef class GuestCall:
         message = (<bytes>text.data[:text.size]).decode("utf-8", "replace")
         api.wasm_byte_vec_delete(&text)
         where = {STEP_ALLOC: f"alloc for {name}", STEP_HOOK: name, STEP_DEALLOC: f"dealloc for {name}"}[out.step]
-        return GuestFault(f"{self.host.ended_by() or trap_words(trap_code, message)} in {where}", trap_code)
+        return GuestFault(f"{self.host.ended_by() or cause(trap_code, message)} in {where}", trap_code)

@@ -41,6 +41,9 @@ cdef enum:
     ERRNO_INVAL = 28
     ERRNO_IO = 29
 
+    # WASI preview 1, clockid: 0 is the real-time clock.
+    CLOCK_ID_MONOTONIC = 1
+
     MAX_IOVECS = 1024
     MAX_SUBSCRIPTIONS = 1024
     ENTROPY_BYTES = 256             # the most getentropy gives in one call
@@ -145,6 +148,25 @@ cdef wasm_trap_t* fd_write(
     return NULL
 
 
+cdef wasm_trap_t* clock_time_get(
+        void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
+    """(clock, precision, time) → errno: the clocks that poll_oneoff knows, on the same scale."""
+    cdef View view
+    cdef uint32_t clock = <uint32_t>values[0].i32
+    cdef uint64_t time_at = <uint32_t>values[2].i32
+    cdef int64_t now
+    if clock > CLOCK_ID_MONOTONIC:
+        values[0].i32 = ERRNO_INVAL
+        return NULL
+    if not memory_of(caller, &view) or not inside(&view, time_at, 8):
+        values[0].i32 = ERRNO_FAULT
+        return NULL
+    now = clock_ns(CLOCK_MONOTONIC if clock == CLOCK_ID_MONOTONIC else CLOCK_REALTIME)
+    memcpy(view.base + time_at, &now, 8)
+    values[0].i32 = ERRNO_SUCCESS
+    return NULL
+
+
 cdef wasm_trap_t* random_get(
         void* env, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t count) noexcept nogil:
     """(pointer, length) → errno."""
@@ -180,15 +202,14 @@ cdef void read_subscription(const View* view, uint64_t at, Subscription* out) no
     out.absolute = flags & 1
 
 
-cdef int64_t wake_ns(const Subscription* sub, int64_t now) noexcept nogil:
+cdef int64_t wake_ns(const Subscription* sub, int64_t now, int64_t real_now) noexcept nogil:
     """When (CLOCK_MONOTONIC) a subscription is ready: at once for anything but a clock that is known."""
-    cdef int64_t base
+    cdef uint64_t base = <uint64_t>(now if sub.id == CLOCK_ID_MONOTONIC else real_now)
     cdef uint64_t wait = sub.timeout_ns
-    if sub.kind != 0 or sub.id > 1:
+    if sub.kind != 0 or sub.id > CLOCK_ID_MONOTONIC:
         return now
     if sub.absolute:
-        base = now if sub.id == 1 else clock_ns(CLOCK_REALTIME)
-        wait = sub.timeout_ns - <uint64_t>base if sub.timeout_ns > <uint64_t>base else 0
+        wait = sub.timeout_ns - base if sub.timeout_ns > base else 0
     if wait > <uint64_t>(INT64_MAX - now):
         return INT64_MAX
     return now + <int64_t>wait
@@ -197,7 +218,7 @@ cdef int64_t wake_ns(const Subscription* sub, int64_t now) noexcept nogil:
 cdef void write_event(View* view, uint64_t at, const Subscription* sub) noexcept nogil:
     """WASI preview 1, `event`: 32 bytes. No descriptor can be read, none but 1 and 2 written."""
     cdef uint16_t errno = ERRNO_SUCCESS
-    if sub.kind == 0 and sub.id > 1:
+    if sub.kind == 0 and sub.id > CLOCK_ID_MONOTONIC:
         errno = ERRNO_INVAL
     elif sub.kind == 1 or (sub.kind == 2 and sub.id != 1 and sub.id != 2):
         errno = ERRNO_BADF
@@ -220,6 +241,7 @@ cdef wasm_trap_t* poll_oneoff(
     cdef uint32_t ready = 0
     cdef uint32_t index
     cdef int64_t start = monotonic_ns()
+    cdef int64_t real_start = clock_ns(CLOCK_REALTIME)
     cdef int64_t wake = INT64_MAX
     cdef int64_t now = start
     cdef timespec pause
@@ -232,7 +254,7 @@ cdef wasm_trap_t* poll_oneoff(
         return NULL
     for index in range(length):
         read_subscription(&view, subscriptions + index * 48, &sub)
-        wake = min(wake, wake_ns(&sub, start))
+        wake = min(wake, wake_ns(&sub, start, real_start))
     while now < wake:
         if now >= state.deadline_ns:
             return end(state, ENDED_DEADLINE)
@@ -242,7 +264,7 @@ cdef wasm_trap_t* poll_oneoff(
         now = monotonic_ns()
     for index in range(length):
         read_subscription(&view, subscriptions + index * 48, &sub)
-        if wake_ns(&sub, start) <= now:
+        if wake_ns(&sub, start, real_start) <= now:
             write_event(&view, events + ready * 32, &sub)
             ready += 1
     memcpy(view.base + ready_at, &ready, 4)
@@ -323,6 +345,7 @@ cdef wasm_trap_t* trace(
 
 # (module, name): the callback's address. The types are in sentinel_wasm.guest.imports.
 CALLBACKS = {
+    ("wasi_snapshot_preview1", "clock_time_get"): <uintptr_t><callback_t>clock_time_get,
     ("wasi_snapshot_preview1", "fd_write"): <uintptr_t><callback_t>fd_write,
     ("wasi_snapshot_preview1", "random_get"): <uintptr_t><callback_t>random_get,
     ("wasi_snapshot_preview1", "poll_oneoff"): <uintptr_t><callback_t>poll_oneoff,

@@ -103,12 +103,13 @@ def _verdict(result: dict[str, Any]) -> Verdict:
     params = _string_map(result, "challenge_params")
     if word is None:
         raise ResultError("decision is missing, expected allow, block, deny, redirect or challenge")
-    match word.lower():
+    if status is not None and not 100 <= status <= 599:
+        raise ResultError(f"status {status}, expected 100 to 599")
+    # Only ASCII letters have the cases that are meant: "bloc" with a Kelvin sign is no block.
+    match word.lower() if word.isascii() else word:
         case "allow":
             return Allow()
         case "block" | "deny":
-            if status is not None and not 100 <= status <= 599:
-                raise ResultError(f"status {status} of a block, expected 100 to 599")
             return Block(403 if status is None else status, body)
         case "redirect":
             if status is not None and status not in REDIRECTS:
@@ -148,9 +149,9 @@ def _values(values: Any, field: str, name: str) -> list[str]:
         values = [values]
     if type(values) is not list or not all(type(value) is str for value in values):
         raise ResultError(
-            f"{field}: the value of {name} is {_word(values)}, expected a string or an array of strings"
+            f"{field}: the value of {name[:40]} is {_word(values)}, expected a string or an array of strings"
         )
-    return [_value(value, f"{field}: the value of {name}") for value in values]
+    return [_value(value, f"{field}: the value of {name[:40]}") for value in values]
 
 
 def _name(name: str) -> str:

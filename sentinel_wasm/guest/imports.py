@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 
 import wasmtime
-from wasmtime import FuncType, Linker, ValType, WasmtimeError
+from wasmtime import Func, FuncType, Linker, ValType, WasmtimeError
 from wasmtime import _ffi as ffi
 
 from sentinel_wasm import _hostcalls
+from sentinel_wasm.guest.signatures import describe, signature_of, write
 
 WASI = "wasi_snapshot_preview1"
 
-# The imports served by _hostcalls, as (parameters, results) with i for i32 and d for f64. The rest of WASI is
-# wasmtime's own, which answers at once when it has no files, directories, environment, arguments or sockets.
+# The imports served by _hostcalls, as (parameters, results): i for i32, l for i64, d for f64. The rest of
+# WASI is wasmtime's own, which answers at once when it has no files, directories, environment or sockets.
 _TYPES = {
+    (WASI, "clock_time_get"): ("ili", "i"),
     (WASI, "fd_write"): ("iiii", "i"),
     (WASI, "random_get"): ("ii", "i"),
     (WASI, "poll_oneoff"): ("iiii", "i"),
@@ -54,16 +56,23 @@ def make_linker(engine: wasmtime.Engine) -> Linker:
 
 
 def _types(letters: str) -> list[ValType]:
-    return [ValType.f64() if letter == "d" else ValType.i32() for letter in letters]
+    kinds = {"i": ValType.i32, "l": ValType.i64, "d": ValType.f64}
+    return [kinds[letter]() for letter in letters]
 
 
-def unknown_imports(linker: Linker, module: wasmtime.Module) -> list[str]:
-    """The module's imports that nothing here serves, as `module.name`."""
+def problems(linker: Linker, module: wasmtime.Module) -> list[str]:
+    """What is wrong with a module's imports, one text each."""
     store = wasmtime.Store(linker.engine)
-    unknown = []
+    found = []
     for item in module.imports:
+        name = f"{item.module}.{item.name}"
         try:
-            linker.get(store, item.module, item.name or "")
+            ours = linker.get(store, item.module, item.name or "")
         except WasmtimeError:
-            unknown.append(f"{item.module}.{item.name}")
-    return unknown
+            found.append(f"imports {name}, which this agent does not provide")
+            continue
+        assert isinstance(ours, Func)
+        wanted = signature_of(ours.type(store))
+        if not isinstance(item.type, FuncType) or signature_of(item.type) != wanted:
+            found.append(f"imports {name} as {describe(item.type)}, expected a function {write(wanted)}")
+    return found

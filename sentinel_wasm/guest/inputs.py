@@ -138,5 +138,5 @@ def request_complete(fields: dict[str, Any]) -> bytes:
 
 
 def configure(config: Any) -> bytes:
-    """`on_configure`'s input; null and no configuration are the empty one."""
-    return orjson.dumps({"config": {} if config is None else config})
+    """`on_configure`'s input; null is the empty configuration, and equal ones have equal bytes."""
+    return orjson.dumps({"config": {} if config is None else config}, option=orjson.OPT_SORT_KEYS)

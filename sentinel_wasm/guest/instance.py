@@ -8,10 +8,10 @@ from typing import Any
 from wasmtime import Func, Memory, Store, Trap, WasiConfig, WasmtimeError
 from wasmtime import _ffi as ffi
 
-from sentinel_wasm._fastpath import GuestCall, trap_words
+from sentinel_wasm._fastpath import GuestCall, cause
 from sentinel_wasm._hostcalls import Host
 from sentinel_wasm.errors import GuestFault
-from sentinel_wasm.guest import abi, capi, inputs  # noqa: F401  (capi binds the C API)
+from sentinel_wasm.guest import abi, capi  # noqa: F401  (capi binds the C API)
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
@@ -49,7 +49,7 @@ class Instance:
                 initialize(self._store)
         except (Trap, WasmtimeError) as error:
             code = error.trap_code if isinstance(error, Trap) else None
-            words = self._host.ended_by() or trap_words(None if code is None else code.value, str(error))
+            words = self._host.ended_by() or cause(None if code is None else code.value, str(error))
             raise GuestFault(f"{words} in {with_what}") from None
         finally:
             self._take_output("")
@@ -79,14 +79,14 @@ class Instance:
             if self._host.has_output:
                 self._take_output(correlation_id)
 
-    def configure(self, config: Any) -> None:
-        """Give the configuration to `on_configure` where there is one.
+    def configure(self, data: bytes) -> None:
+        """Give the configuration (`inputs.configure`) to `on_configure` where there is one.
 
         Raises ConfigRefused where the module refuses it, GuestFault or ResultError where it fails.
         """
         if not self.module.hooks[abi.ON_CONFIGURE]:
             return
-        refused = abi.parse_configured(self.call(abi.ON_CONFIGURE, inputs.configure(config), ""))
+        refused = abi.parse_configured(self.call(abi.ON_CONFIGURE, data, ""))
         if refused is not None:
             raise ConfigRefused(refused)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
+from sentinel_wasm.guest import inputs
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
@@ -22,7 +23,7 @@ class Pool:
         self.module = module
         self._limit_ms = limit_ms
         self._output = GuestOutput()
-        self._config: Any = None
+        self._config = inputs.configure(None)
         self._instances: list[Instance | None] = []
         try:
             self._instances += [self._start() for _ in range(size)]
@@ -42,20 +43,21 @@ class Pool:
 
         Raises ModuleError where one refuses or fails: then all have the old one again.
         """
-        if config == self._config:
+        data = inputs.configure(config)
+        if data == self._config:
             return
         try:
             for index in range(len(self._instances)):
                 instance = self._instances[index]
                 if instance is None or not instance.usable:
                     instance = self._replace(index)
-                instance.configure(config)
+                instance.configure(data)
         except ModuleError:
             # Some may have taken the new one: fresh instances are sure to have the old.
             for index in range(len(self._instances)):
                 self._discard(index)
             raise
-        self._config = config
+        self._config = data
 
     def close(self) -> None:
         for index in range(len(self._instances)):
