@@ -10,7 +10,7 @@ import orjson
 import structlog
 
 from sentinel_wasm._fastpath import Normaliser
-from sentinel_wasm.decision import ALLOW, Audit, Block, BodyMutation, Challenge, Decision, failure
+from sentinel_wasm.decision import ALLOW, Allow, Audit, Block, BodyMutation, Challenge, Decision, failure
 from sentinel_wasm.errors import EventError, ModuleError
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.instance import ConfigRefused
@@ -167,8 +167,8 @@ class Agent:
                 bytes_seen=chunk.bytes_seen,
             )
             decision = self._decide(hook, data, chunk.correlation_id)
-        if response and version == 2 and self._settings.echo_response_bodies:
-            decision = _echoing(decision, chunk.data)
+        if response and version == 2:
+            decision = self._for_response_body(decision, chunk.data)
         return answers.encode(decision, version, chunk_index=chunk.chunk_index)
 
     def _complete(self, event: events.RequestComplete, version: int) -> bytes:
@@ -213,6 +213,21 @@ class Agent:
         body = f"Blocked: this request must pass a challenge ({verdict.type}) that the proxy cannot present."
         return _replaced(decision, verdict=Block(403, body))
 
+    def _for_response_body(self, decision: Decision, data: bytes) -> Decision:
+        """A mutation where the proxy needs one (agent-protocol.md, section 6).
+
+        It ignores a block of a response body and would send the body: a replacement keeps it back. And it
+        cuts long bodies that nothing replaces: one that is to pass is replaced by itself.
+        """
+        verdict, body = decision.verdict, decision.response_body
+        if body is not None and body.data is not None:
+            return decision
+        if not isinstance(verdict, Allow):
+            data = ((verdict.body if isinstance(verdict, Block) else None) or "Blocked").encode()
+        elif not self._settings.echo_response_bodies:
+            return decision
+        return _replaced(decision, response_body=BodyMutation(data, body.chunk_index if body else None))
+
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:
         reason = str(error)
         _log.error(
@@ -254,11 +269,3 @@ def _salvaged_id(frame: bytes) -> str | None:
     """
     found = set(_ID_IN_BROKEN_JSON.findall(frame))
     return found.pop().decode() if len(found) == 1 else None
-
-
-def _echoing(decision: Decision, data: bytes) -> Decision:
-    """A body that is to pass unchanged replaced by itself: the proxy cuts long ones otherwise."""
-    body = decision.response_body
-    if decision.verdict != ALLOW.verdict or (body is not None and body.data is not None):
-        return decision
-    return _replaced(decision, response_body=BodyMutation(data, body.chunk_index if body else None))

@@ -9,6 +9,7 @@ SentinelWasmError
 │   └── ResultError         its result breaks the ABI; the instance is sound
 └── ProtocolError       the proxy sent something that is not the protocol
     ├── FrameError          the connection cannot go on
+    ├── LateAnswerError     v1 only: an answer would be taken for the next event's
     └── EventError          only this event cannot be understood
 """
 
@@ -54,6 +55,10 @@ class ProtocolError(SentinelWasmError):
 
 class FrameError(ProtocolError):
     """Framing is lost or not allowed: the connection closes."""
+
+
+class LateAnswerError(ProtocolError):
+    """The proxy has given the event up: the connection closes instead of answering."""
 
 
 class EventError(ProtocolError):

@@ -57,3 +57,8 @@ class Settings:
         "Over v2, send back a response body that the module leaves alone: the proxy cuts long ones.",
         default=True,
     )
+    proxy_timeout_ms: int = _option(
+        "WASM_PROXY_TIMEOUT_MS",
+        "The proxy's timeout-ms: a v1 connection closes instead of answering an event later.",
+        default=50,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import time
@@ -465,14 +466,55 @@ def test_v1_and_request_bodies_are_not_echoed(agent: RunningAgent) -> None:
         assert answer["response_body_mutation"] is None
 
 
-@pytest.mark.parametrize("decision", ["block", "redirect", "challenge"])
-def test_a_response_body_that_is_not_allowed_is_not_echoed(
-    start_agent: StartAgent, build_wat: BuildWat, decision: str
+@pytest.mark.parametrize(
+    ("result", "sent"),
+    [
+        ('{"decision":"block","body":"gone"}', b"gone"),
+        ('{"decision":"block"}', b"Blocked"),
+        ('{"decision":"redirect","body":"https://x/"}', b"Blocked"),
+        ('{"decision":"challenge","challenge_type":"captcha"}', b"Blocked"),
+        ("no JSON", b"Wasm Error"),
+        ('{"decision":"block","response_body_mutation":{"action":"replace","data":"own"}}', b"own"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--no-echo-response-bodies"]])
+def test_a_response_body_that_is_not_allowed_is_kept_back(
+    start_agent: StartAgent, build_wat: BuildWat, result: str, sent: bytes, options: list[str]
 ) -> None:
-    result = f'{{"decision":"{decision}","body":"https://x/","challenge_type":"captcha"}}'
-    with start_agent(build_wat(module(on_response_body=result))).v2() as client:
+    """The proxy ignores the block itself and would send the body."""
+    with start_agent(build_wat(module(on_response_body=result)), *options).v2() as client:
         answer = client.ask(EventKind.RESPONSE_BODY_CHUNK, PAYLOADS[EventKind.RESPONSE_BODY_CHUNK])
-        assert answer["response_body_mutation"] is None
+        assert answer["decision"] != "allow"
+        assert base64.b64decode(answer["response_body_mutation"]["data"]) == sent
+
+
+# Spins for some 100 ms on any machine of today: there is no deadline for guest code yet.
+SLOW_IF_POST = module(on_request_headers='{"decision":"allow"}').replace(
+    '(func (export "on_request_headers") (param i32 i32) (result i64)',
+    """(func (export "on_request_headers") (param i32 i32) (result i64) (local $n i64)
+    ;; {"method":"P…
+    (if (i32.eq (i32.load8_u offset=11 (local.get 0)) (i32.const 80))
+      (then (loop $spin
+        (local.set $n (i64.add (local.get $n) (i64.const 1)))
+        (br_if $spin (i64.lt_u (local.get $n) (i64.const 400000000))))))""",
+)
+
+
+def test_v1_closes_instead_of_answering_late(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    agent = start_agent(build_wat(SLOW_IF_POST), "--proxy-timeout-ms", "50")
+    with agent.v1() as client:
+        assert ask(client)["decision"] == "allow"
+        with pytest.raises(ConnectionError):
+            client.ask(EventKind.REQUEST_HEADERS, request_headers("slow", "POST"))
+    assert "an answer took" in agent.wait_for_log("connection closed")
+    with agent.v1() as client:
+        assert ask(client)["decision"] == "allow"
+
+
+def test_v2_answers_late_because_answers_carry_the_id(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    with start_agent(build_wat(SLOW_IF_POST), "--proxy-timeout-ms", "50").v2() as client:
+        answer = client.ask(EventKind.REQUEST_HEADERS, request_headers("slow", "POST"))
+        assert answer["audit"]["custom"] == {"correlation_id": "slow"}
 
 
 def test_mutations_are_raw_for_requests_and_base64_for_responses(

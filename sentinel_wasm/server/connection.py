@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import cast
 
 import orjson
@@ -10,7 +11,7 @@ import structlog
 
 from sentinel_wasm._fastpath import FrameBuffer
 from sentinel_wasm.agent import Agent
-from sentinel_wasm.errors import FrameError
+from sentinel_wasm.errors import FrameError, LateAnswerError, ProtocolError
 from sentinel_wasm.protocol import handshake
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 
@@ -23,12 +24,14 @@ _DRAINING = orjson.dumps({"state": 3})
 class Connection(asyncio.BufferedProtocol):
     """Reads into a FrameBuffer, answers every whole frame of one read in one write.
 
-    v1 and v2 are told apart by the first frame. A framing error closes this connection alone. While the
-    client does not read its answers, nothing more is read from it.
+    v1 and v2 are told apart by the first frame. A framing error closes this connection alone, and so does an
+    answer that is too late for v1. While the client does not read its answers, nothing more is read from it.
     """
 
-    def __init__(self, agent: Agent, connections: set[Connection]) -> None:
+    def __init__(self, agent: Agent, proxy_timeout_ms: int, connections: set[Connection]) -> None:
+        """`proxy_timeout_ms`: when a v1 proxy gives an event up."""
         self._agent = agent
+        self._proxy_timeout_s = proxy_timeout_ms / 1000
         self._connections = connections
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport
@@ -52,10 +55,10 @@ class Connection(asyncio.BufferedProtocol):
         try:
             while (payload := self._frames.next_frame()) is not None:
                 if self._frames.protocol == 1:
-                    out.append(encode_v1(self._agent.answer_v1(payload)))
+                    self._on_v1(payload, out)
                 else:
                     self._on_v2(self._frames.frame_type, payload, out)
-        except FrameError as error:
+        except ProtocolError as error:
             _log.error("connection closed", reason=str(error))
             self._write(out)
             self._transport.close()
@@ -80,6 +83,16 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, out: list[bytes]) -> None:
         if out:
             self._transport.write(b"".join(out))
+
+    def _on_v1(self, payload: bytes, out: list[bytes]) -> None:
+        arrived = time.monotonic()
+        out.append(encode_v1(self._agent.answer_v1(payload)))
+        took = time.monotonic() - arrived
+        if took > self._proxy_timeout_s:
+            # The proxy would take it for the next request's answer (agent-protocol.md, section 2).
+            out.pop()
+            limit_ms = self._proxy_timeout_s * 1000
+            raise LateAnswerError(f"an answer took {took * 1000:.0f} ms, and a v1 proxy waits {limit_ms:.0f}")
 
     def _on_v2(self, frame_type: int, payload: bytes, out: list[bytes]) -> None:
         if not self._shaken:

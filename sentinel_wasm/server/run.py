@@ -50,7 +50,9 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     sock = listener.listen(settings.socket)
     ours = listener.identity(settings.socket)
     try:
-        server = await loop.create_unix_server(lambda: Connection(agent, connections), sock=sock)
+        server = await loop.create_unix_server(
+            lambda: Connection(agent, settings.proxy_timeout_ms, connections), sock=sock
+        )
         # What was made so far stays for good: the collector need not look at it again.
         gc.collect()
         gc.freeze()

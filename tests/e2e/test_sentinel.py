@@ -1,0 +1,90 @@
+"""What only the v1 proxy does: sentinel 0.2.5."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ..conftest import BuildWat
+from .conftest import StartStack
+from .modules import SLOW_OR_DENIES
+from .proxy import SENTINEL, TIMEOUT, RunningProxy
+from .upstream import CARD_BODY, Upstream
+
+pytestmark = pytest.mark.e2e
+
+ALL_EVENTS = '"request_headers" "request_body" "response_headers" "response_body"'
+
+
+def test_configure_is_accepted(start_stack: StartStack) -> None:
+    stack = start_stack(SENTINEL)
+    stack.agent.wait_for_log("configured by the proxy")
+    assert "Agent accepted configuration" in stack.proxy.log
+
+
+def test_response_events_never_come(start_stack: StartStack) -> None:
+    """Listed or not, this proxy sends none: masking needs zentinel."""
+    stack = start_stack(SENTINEL, "--verbose", changes={'"request_headers" "request_body"': ALL_EVENTS})
+    assert stack.proxy.get("/card").body == CARD_BODY
+    assert '"hook":"on_response' not in stack.agent.log
+
+
+def test_restarted_agent_serves_again(start_stack: StartStack) -> None:
+    stack = start_stack(SENTINEL)
+    assert stack.proxy.get("/").status == 200
+    stack.kill_agent()
+    assert stack.proxy.get("/").status == 503
+    stack.restart_agent()
+    _wait_for_200(stack.proxy, 15)
+
+
+def test_restarted_agent_is_configured_again(start_stack: StartStack) -> None:
+    stack = start_stack(SENTINEL)
+    stack.kill_agent()
+    stack.restart_agent()
+    _wait_for_200(stack.proxy, 15)
+    stack.agent.wait_for_log("configured by the proxy")
+
+
+def test_one_blocked_body_takes_the_upstream_out(start_stack: StartStack) -> None:
+    """The proxy's defect: it books the block as the upstream's failure, and never forgives it."""
+    proxy = start_stack(SENTINEL).proxy
+    assert proxy.get("/").status == 200
+    assert proxy.post("/comments", '{"comment": "<script>"}').status == 403
+    assert proxy.get("/").status == 502
+
+
+def test_late_answer_is_not_taken_for_the_next_request(
+    start_stack: StartStack, build_wat: BuildWat, upstream: Upstream
+) -> None:
+    """The proxy gives what it reads next to whoever asks next: after one late answer, all are one off."""
+    stack = start_stack(
+        SENTINEL,
+        "--proxy-timeout-ms",
+        "100",
+        module=build_wat(SLOW_OR_DENIES),
+        changes={TIMEOUT: "timeout-ms 100"},
+    )
+    assert stack.proxy.get("/slow").status == 503
+    end = time.monotonic() + 10
+    while (status := _status(stack.proxy, "/deny")) == 503:
+        assert time.monotonic() < end, f"no answer but 503: {stack.proxy.log}"
+        time.sleep(0.2)
+    assert status == 403
+    assert upstream.paths == []
+
+
+def _wait_for_200(proxy: RunningProxy, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while _status(proxy) != 200:
+        assert time.monotonic() < end, f"no 200 within {seconds} s: {proxy.log}"
+        time.sleep(0.1)
+
+
+def _status(proxy: RunningProxy, path: str = "/") -> int | None:
+    """None where the proxy hangs up: a debug build counts below zero at a refusal, and panics at the next."""
+    try:
+        return proxy.get(path).status
+    except ConnectionError:
+        return None
