@@ -1,4 +1,4 @@
-"""The compiled path of one event: frames in, guest call, result out. It knows no settings, no logging, no policy."""
+"""The compiled path of one event: frames in, guest call, result out. No settings, no logging, no policy."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
@@ -91,8 +91,9 @@ cdef class GuestCall:
     # False once a call has left the guest in a state that cannot be trusted.
     cdef readonly bint usable
 
-    cdef bint enter(self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil
-    cdef void free(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil
+    cdef bint enter(
+        self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil
+    cdef void give_back(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil
     cdef void run(self, int hook, const char* data, uint32_t length, Outcome* out) noexcept nogil
     cdef bint keep(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil
     cdef object fault(self, int hook, Outcome* out)

@@ -1,13 +1,13 @@
 """The compiled path of one event: framing, normalisation, guest calls.
 
-Each class has a plain specification: FrameBuffer `protocol.frames.FrameReader`, Normaliser `protocol.events` with
-`guest.inputs`, GuestCall the sequence in guest-abi.md, "One call".
+Each class has a plain specification: FrameBuffer `protocol.frames.FrameReader`, Normaliser `protocol.events`
+with `guest.inputs`, GuestCall the sequence in guest-abi.md, "One call".
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
@@ -61,8 +61,10 @@ cdef class FrameBuffer:
         free(self.data)
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
+        cdef Py_ssize_t room
         self.reserve()
-        PyBuffer_FillInfo(buffer, self, self.data + self.end, <Py_ssize_t>(self.capacity - self.end), 0, flags)
+        room = <Py_ssize_t>(self.capacity - self.end)
+        PyBuffer_FillInfo(buffer, self, self.data + self.end, room, 0, flags)
         self.lent += 1
 
     def __releasebuffer__(self, Py_buffer* buffer):
@@ -104,7 +106,8 @@ cdef class FrameBuffer:
                 return self.next_frame()
             else:
                 raise FrameError(
-                    f"the first frame begins with byte 0x{<uint8_t>frame[4]:02x}: neither JSON (v1) nor a handshake (v2)")
+                    f"the first frame begins with byte 0x{<uint8_t>frame[4]:02x}:"
+                    " neither JSON (v1) nor a handshake (v2)")
         if unread < 4 + <size_t>length:
             return None
         if self.protocol == 2:
@@ -129,7 +132,7 @@ cdef class FrameBuffer:
                 self.capacity = CALM_BYTES
 
     cdef int reserve(self) except -1:
-        """Make room behind `end`: the buffer grows with the bytes that came, not with the length they announce."""
+        """Make room behind `end`: the buffer grows with the bytes that came, not with what they announce."""
         cdef char* larger
         cdef size_t capacity
         if self.lent:
@@ -212,8 +215,8 @@ cdef class Normaliser:
     """Turns a header event's bytes into the guest's, without a Python object a header.
 
     `event` gives None for every event that it does not surely understand: the Python path (`protocol.events`,
-    `guest.inputs`) takes those, and would have given the same bytes for the others. `names` is one of canonical,
-    lower, as-is; `lists`: values as lists instead of joined.
+    `guest.inputs`) takes those, and would have given the same bytes for the others. `names` is one of
+    canonical, lower, as-is; `lists`: values as lists instead of joined.
     """
 
     def __cinit__(self, str names not None, bint lists):
@@ -224,7 +227,7 @@ cdef class Normaliser:
         free(self.out)
 
     def event(self, int frame_type, bytes frame not None) -> tuple[int, int, str, bytes] | None:
-        """(v2's event type, version, correlation id, the guest's input) of a v2 event, or of a v1 request (0)."""
+        """(v2's event type, version, correlation id, the guest's input) of a v2 event or a v1 request (0)."""
         cdef Cursor c
         cdef Found found
         cdef Span id
@@ -253,7 +256,7 @@ cdef class Normaliser:
             PyUnicode_DecodeASCII(id.at, <Py_ssize_t>id.length, NULL), self.build(&found, &id))
 
     cdef int room(self, size_t length) except -1:
-        """What is written is never longer than the event; a large buffer is given back by the next small event."""
+        """What is written is never longer than the event. The next small event gives a large buffer back."""
         cdef size_t wanted = max(length, <size_t>CALM_BYTES)
         cdef char* other
         if self.capacity < wanted or (self.capacity > CALM_BYTES and wanted == CALM_BYTES):
@@ -468,7 +471,7 @@ _NUMBER = re.compile(r"^\d+: ")
 
 
 def cause(code: int | None, message: str) -> str:
-    """What an operator reads: wasmtime's name for the trap, or the cause without the backtrace and its addresses."""
+    """What an operator reads: wasmtime's name for the trap, or the cause without backtrace and addresses."""
     if code is not None:
         return "trap: " + TrapCode(code).name.lower().replace("_", " ")
     return _NUMBER.sub("", message.rstrip("\0").strip().rpartition("\n")[2].strip()) or "an unknown failure"
@@ -478,13 +481,14 @@ cdef class GuestCall:
     """The exports of one instance, called through wasmtime's C API.
 
     Call `call` from one thread at a time. When `usable` is false the instance must not be called again.
-    `owner` must keep the store alive; `memory`, `alloc`, `dealloc` and `hooks` are addresses of wasmtime_memory_t and
-    wasmtime_func_t structs (copied), 0 for a hook that is not exported; `names` are the hooks' names for messages.
+    `owner` must keep the store alive; `memory`, `alloc`, `dealloc` and `hooks` are addresses of
+    wasmtime_memory_t and wasmtime_func_t structs (copied), 0 for a hook that is not exported; `names` are the
+    hooks' names for messages.
     """
 
     def __cinit__(
-            self, object owner, Host host, uintptr_t context, uintptr_t memory, uintptr_t alloc, uintptr_t dealloc,
-            hooks: list[int], list names):
+            self, object owner, Host host, uintptr_t context, uintptr_t memory, uintptr_t alloc,
+            uintptr_t dealloc, hooks: list[int], list names):
         cdef uintptr_t address
         if len(hooks) > HOOKS or len(hooks) != len(names):
             raise ValueError("too many hooks, or not as many names")
@@ -516,7 +520,7 @@ cdef class GuestCall:
         if PyBytes_GET_SIZE(data) > INT32_MAX:
             raise ValueError("more input than an i32 can count")
         self.host.start()
-        # The GIL is kept: releasing it around a quick call costs milliseconds at p99 when another thread computes.
+        # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
         self.run(hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), &out)
         if out.ending != RETURNED:
             self.usable = False
@@ -534,13 +538,14 @@ cdef class GuestCall:
         self.usable = False
         self.owner = None
 
-    cdef bint enter(self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil:
+    cdef bint enter(
+            self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil:
         out.error = api.wasmtime_func_call_unchecked(
             self.context, function, <wasmtime_val_raw_t*>values, 2, &out.trap)
         out.step = step
         return out.error == NULL and out.trap == NULL
 
-    cdef void free(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
+    cdef void give_back(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
         cdef wasmtime_val_raw_t values[2]
         if out.trap != NULL or out.error != NULL:
             return
@@ -577,9 +582,9 @@ cdef class GuestCall:
         if not self.keep(result, <uint32_t>packed, out):
             return
         out.ending = RETURNED
-        self.free(pointer, length, out)
+        self.give_back(pointer, length, out)
         if out.length:
-            self.free(result, out.length, out)
+            self.give_back(result, out.length, out)
 
     cdef bint keep(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
         """Copy the result out of the guest's memory as it is now (any call may have moved it)."""
@@ -605,7 +610,7 @@ cdef class GuestCall:
 
     cdef object fault(self, int hook, Outcome* out):
         """The GuestFault for an outcome; frees its trap and its error."""
-        cdef wasm_byte_vec_t text
+        cdef wasm_byte_vec_t message
         cdef uint8_t code
         name = self.names[hook]
         if out.trap == NULL and out.error == NULL:
@@ -620,12 +625,13 @@ cdef class GuestCall:
         if out.trap != NULL:
             if api.wasmtime_trap_code(out.trap, &code):
                 trap_code = code
-            api.wasm_trap_message(out.trap, &text)
+            api.wasm_trap_message(out.trap, &message)
             api.wasm_trap_delete(out.trap)
         else:
-            api.wasmtime_error_message(out.error, &text)
+            api.wasmtime_error_message(out.error, &message)
             api.wasmtime_error_delete(out.error)
-        message = (<bytes>text.data[:text.size]).decode("utf-8", "replace")
-        api.wasm_byte_vec_delete(&text)
-        where = {STEP_ALLOC: f"alloc for {name}", STEP_HOOK: name, STEP_DEALLOC: f"dealloc for {name}"}[out.step]
-        return GuestFault(f"{self.host.ended_by() or cause(trap_code, message)} in {where}", trap_code)
+        words = (<bytes>message.data[:message.size]).decode("utf-8", "replace")
+        api.wasm_byte_vec_delete(&message)
+        where = {STEP_ALLOC: f"alloc for {name}", STEP_HOOK: name, STEP_DEALLOC: f"dealloc for {name}"}
+        reason = self.host.ended_by() or cause(trap_code, words)
+        return GuestFault(f"{reason} in {where[out.step]}", trap_code)

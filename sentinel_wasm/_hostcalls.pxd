@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 cdef enum:
-    OUTPUT_BYTES = 8192     # of text and record heads between two `take_output`s; the rest is dropped and counted
+    OUTPUT_BYTES = 8192     # between two `take_output`s; the rest is dropped and counted
     ABORT_BYTES = 512       # of each UTF-16 string of env.abort
 
 ctypedef struct HostState:

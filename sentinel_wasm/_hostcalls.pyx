@@ -1,8 +1,8 @@
 """The imports that this package serves itself, as C callbacks: bounded in length and time, without the GIL.
 
-wasmtime's own WASI blocks in the host where no epoch reaches (poll_oneoff), fills any length of random bytes in one
-go, and wasmtime-py's callbacks take the GIL. What a call leaves behind (text for the log, why the guest was ended) is
-kept in the store's `HostState`, whose address is the store's data, until Python takes it.
+wasmtime's own WASI blocks in the host where no epoch reaches (poll_oneoff), fills any length of random bytes
+in one go, and wasmtime-py's callbacks take the GIL. What a call leaves behind (text for the log, why the
+guest was ended) is kept in the store's `HostState`, whose address is the store's data, until Python takes it.
 """
 
 from libc.stddef cimport size_t
@@ -293,7 +293,7 @@ cdef wasm_trap_t* log(
 
 
 cdef size_t utf16_at(const View* view, uint64_t pointer, uint8_t* out, size_t room) noexcept nogil:
-    """Copy AssemblyScript's string (bytes before the pointer: u32 length in bytes), cut to the room; 0 for null."""
+    """Copy AssemblyScript's string (u32 length in bytes before it), cut to the room; 0 for null."""
     cdef uint64_t length
     if pointer < 4 or not inside(view, pointer - 4, 4):
         return 0

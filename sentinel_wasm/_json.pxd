@@ -1,8 +1,8 @@
 """Scanning compact JSON in place: only what is surely understood.
 
-Every function moves the cursor behind what it accepts and says True, or says False where the text is anything else:
-not JSON, or JSON that needs more than copying (escapes other than the short ones, non-ASCII text, fractions). After
-False the cursor is of no use. Strings accepted here are written by orjson exactly as they stand.
+Every function moves the cursor behind what it accepts and says True, or says False where the text is anything
+else: not JSON, or JSON that needs more than copying (escapes other than the short ones, non-ASCII text,
+fractions). After False the cursor is of no use. orjson writes strings that are accepted here as they stand.
 """
 
 from libc.stddef cimport size_t
@@ -36,7 +36,7 @@ cdef inline bint take(Cursor* c, char what) noexcept nogil:
 
 
 cdef inline const char* plain(const char* p, const char* end) noexcept nogil:
-    """The first byte that is a quote, a backslash, a control character or not ASCII: eight bytes at a time."""
+    """The first quote, backslash, control character or byte that is not ASCII: eight bytes at a time."""
     cdef uint64_t ones = 0x0101010101010101
     cdef uint64_t word, quote, slash
     while end - p >= 8:
@@ -54,7 +54,7 @@ cdef inline const char* plain(const char* p, const char* end) noexcept nogil:
 
 
 cdef inline bint text(Cursor* c, Span* out, bint escapes) noexcept nogil:
-    """A string; `out` is what stands between the quotes. With `escapes`, those that orjson writes the same way."""
+    """A string; `out` is between its quotes. `escapes`: those are taken that orjson writes the same way."""
     cdef const char* p
     cdef char after
     if not take(c, c'"'):

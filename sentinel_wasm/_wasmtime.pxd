@@ -1,7 +1,7 @@
 """The part of wasmtime's C API (wasmtime.h, wasm.h) that this package calls, as function pointers.
 
-The pointers are taken from wasmtime-py's own shared library by `sentinel_wasm.guest.capi`, so that both sides work on
-the same engines and stores. Layouts are compared with wasmtime-py's at import.
+`sentinel_wasm.guest.capi` takes them from wasmtime-py's own shared library, so that both sides work on the
+same engines and stores. Layouts are compared with wasmtime-py's at import.
 """
 
 from libc.stddef cimport size_t
@@ -51,8 +51,10 @@ ctypedef wasm_trap_t* (*callback_t)(
 
 ctypedef struct Api:
     wasmtime_error_t* (*wasmtime_func_call_unchecked)(
-        wasmtime_context_t*, const wasmtime_func_t*, wasmtime_val_raw_t*, size_t, wasm_trap_t**) noexcept nogil
-    char* (*wasmtime_memory_data)(const wasmtime_context_t*, const wasmtime_memory_t*) noexcept nogil
+        wasmtime_context_t*, const wasmtime_func_t*, wasmtime_val_raw_t*, size_t,
+        wasm_trap_t**) noexcept nogil
+    char* (*wasmtime_memory_data)(
+        const wasmtime_context_t*, const wasmtime_memory_t*) noexcept nogil
     size_t (*wasmtime_memory_data_size)(const wasmtime_context_t*, const wasmtime_memory_t*) noexcept nogil
     void (*wasmtime_error_message)(const wasmtime_error_t*, wasm_byte_vec_t*) noexcept nogil
     void (*wasmtime_error_delete)(wasmtime_error_t*) noexcept nogil

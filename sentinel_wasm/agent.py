@@ -54,6 +54,12 @@ class Agent:
 
     def answer_v1(self, frame: bytes) -> bytes:
         """The answer to one v1 request (agent-protocol.md, section 2)."""
+        try:
+            return self._answer_v1(frame)
+        except Exception as error:
+            return answers.encode(self._broke(error), 1)
+
+    def _answer_v1(self, frame: bytes) -> bytes:
         if (quick := self._normalise(_V1, frame)) is not None:
             frame_type, version, correlation_id, data = quick
             return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version)
@@ -77,6 +83,16 @@ class Agent:
 
     def answer_v2(self, frame_type: int, frame: bytes) -> bytes | None:
         """The answer to one v2 event (section 3), or None where it has no id to answer to."""
+        try:
+            return self._answer_v2(frame_type, frame)
+        except Exception as error:
+            decision = self._broke(error)
+            correlation_id = _salvaged_id(frame)
+            if correlation_id is None:
+                return None
+            return answers.with_correlation_id(answers.encode(decision, 2), correlation_id)
+
+    def _answer_v2(self, frame_type: int, frame: bytes) -> bytes | None:
         if (quick := self._normalise(frame_type, frame)) is not None:
             _, version, correlation_id, data = quick
             answer = self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version)
@@ -238,6 +254,11 @@ class Agent:
             answered="allow" if self._settings.fail_open else "block 500",
         )
         return failure(reason, fail_open=self._settings.fail_open)
+
+    def _broke(self, error: Exception) -> Decision:
+        """A defect of this agent: it costs the event, not the connection, and says where it is."""
+        _log.error("internal error, please report it", exc_info=error)
+        return failure(f"internal error: {type(error).__name__}", fail_open=self._settings.fail_open)
 
     def _answer_broken(self, error: EventError, version: int, correlation_id: str | None) -> bytes:
         reason = f"event not understood: {error}"

@@ -27,15 +27,17 @@ class _Lossy:
 
 def configure() -> None:
     """Log at info and above to stderr."""
+    terminal = sys.stderr.isatty()
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
+        if terminal
         else structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, default=repr).decode())
     )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if terminal else [structlog.processors.format_exc_info]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("info"),

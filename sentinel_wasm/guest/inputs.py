@@ -138,5 +138,11 @@ def request_complete(fields: dict[str, Any]) -> bytes:
 
 
 def configure(config: Any) -> bytes:
-    """`on_configure`'s input; null is the empty configuration, and equal ones have equal bytes."""
-    return orjson.dumps({"config": {} if config is None else config}, option=orjson.OPT_SORT_KEYS)
+    """`on_configure`'s input; null is the empty configuration, and equal ones have equal bytes.
+
+    Raises EventError where it is nested deeper than orjson goes.
+    """
+    try:
+        return orjson.dumps({"config": {} if config is None else config}, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise EventError(f"the configuration cannot be passed on: {error}") from None

@@ -24,6 +24,8 @@ def make_engine() -> Engine:
     """The engine all modules of this process share."""
     config = Config()
     config.wasm_threads = False
+    config.wasm_gc = False
+    config.wasm_function_references = False
     return Engine(config)
 
 
@@ -43,6 +45,8 @@ class Module:
         except WasmtimeError as error:
             reason = cause(None, str(error))
             raise ModuleLoadError(f"{name}: not a valid WebAssembly module: {reason}") from None
+        if names := sections.unspeakable(wasm):
+            raise ModuleLoadError(f"{name}: types other than numbers and references in {', '.join(names)}")
         exports = {export.name: export.type for export in self.compiled.exports}
         linker = imports.make_linker(engine)
         problems = _export_problems(exports) + imports.problems(linker, self.compiled)

@@ -8,7 +8,11 @@ from sentinel_wasm.errors import ModuleLoadError
 
 _MAGIC = b"\0asm"
 _CORE_VERSION = b"\1\0\0\0"
-_DATA_SECTION = 11
+_TYPES, _IMPORTS, _FUNCTIONS, _EXPORTS, _DATA = 1, 2, 3, 7, 11
+_FUNCTION = 0
+
+# The value types that wasmtime's C API can speak of: i32 i64 f32 f64 funcref externref.
+_SPEAKABLE = frozenset(b"\x7f\x7e\x7d\x7c\x70\x6f")
 
 # Names that mean a header and hardly anything else.
 _HEADER_NAMES = (
@@ -35,13 +39,37 @@ def check_magic(wasm: bytes, name: str) -> None:
         )
 
 
+def unspeakable(wasm: bytes) -> list[str]:
+    """Function exports and imports whose types would abort the process when wasmtime is asked for them.
+
+    """Names of function exports and imports whose types abort the process when wasmtime is asked for them.
+    is one byte then.
+    """
+    sections = dict(_sections(wasm))
+    types = [_is_speakable(kind) for kind in _function_types(_Reader(sections.get(_TYPES, b"\0")))]
+    functions: list[int] = []
+    names = []
+    for name, kind in _imports(_Reader(sections.get(_IMPORTS, b"\0"))):
+        functions.append(kind)
+        if not types[kind]:
+            names.append(f"import {name}")
+    reader = _Reader(sections.get(_FUNCTIONS, b"\0"))
+    functions += [reader.number() for _ in range(reader.number())]
+    reader = _Reader(sections.get(_EXPORTS, b"\0"))
+    for _ in range(reader.number()):
+        name, kind, index = reader.name(), reader.byte(), reader.number()
+        if kind == _FUNCTION and not types[functions[index]]:
+            names.append(f"export {name}")
+    return names
+
+
 def looks_up_lower_case(wasm: bytes) -> bool:
     """Whether the module's data holds well-known header names in lower case and none in canonical form.
 
     Such a module looks up `user-agent` and finds nothing under canonical names. AssemblyScript's strings are
     UTF-16.
     """
-    data = b"\0".join(content for number, content in _sections(wasm) if number == _DATA_SECTION)
+    data = b"\0".join(content for number, content in _sections(wasm) if number == _DATA)
     lower = canonical = False
     for encoding in ("ascii", "utf-16-le"):
         canonical = canonical or any(name.encode(encoding) in data for name in _HEADER_NAMES)
@@ -49,22 +77,73 @@ def looks_up_lower_case(wasm: bytes) -> bool:
     return lower and not canonical
 
 
+class _Reader:
+    """Reads a section's content from its front."""
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self.data = data
+        self.at = at
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def number(self) -> int:
+        """An unsigned LEB128 number."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return value
+
+    def take(self, length: int) -> bytes:
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def name(self) -> str:
+        return self.take(self.number()).decode()
+
+
 def _sections(wasm: bytes) -> Iterator[tuple[int, bytes]]:
     """(section number, content) of a module that wasmtime has accepted."""
-    at = len(_MAGIC) + len(_CORE_VERSION)
-    while at < len(wasm):
-        number = wasm[at]
-        size, at = _leb128(wasm, at + 1)
-        yield number, wasm[at : at + size]
-        at += size
+    reader = _Reader(wasm, len(_MAGIC) + len(_CORE_VERSION))
+    while reader.at < len(wasm):
+        yield reader.byte(), reader.take(reader.number())
 
 
-def _leb128(wasm: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = wasm[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            return value, at
+def _function_types(reader: _Reader) -> Iterator[bytes]:
+    """Each function type's parameters and results, a byte each."""
+    for _ in range(reader.number()):
+        reader.byte()
+        yield reader.take(reader.number()) + reader.take(reader.number())
+
+
+def _is_speakable(kinds: bytes) -> bool:
+    return _SPEAKABLE.issuperset(kinds)
+
+
+def _imports(reader: _Reader) -> Iterator[tuple[str, int]]:
+    """(module.name, type index) of each imported function."""
+    for _ in range(reader.number()):
+        name = f"{reader.name()}.{reader.name()}"
+        match reader.byte():
+            case 0:
+                yield name, reader.number()
+            case 1:  # table: element type, limits
+                reader.byte()
+                _skip_limits(reader)
+            case 2:  # memory
+                _skip_limits(reader)
+            case 3:  # global: value type, mutability
+                reader.take(2)
+            case 4:  # tag: attribute, type
+                reader.byte()
+                reader.number()
+
+
+def _skip_limits(reader: _Reader) -> None:
+    flags = reader.byte()
+    for _ in range((1 + (flags & 1)) + (flags >> 3 & 1)):
+        reader.number()
