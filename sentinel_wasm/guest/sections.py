@@ -42,8 +42,8 @@ def check_magic(wasm: bytes, name: str) -> None:
 def unspeakable(wasm: bytes) -> list[str]:
     """Function exports and imports whose types would abort the process when wasmtime is asked for them.
 
-    """Names of function exports and imports whose types abort the process when wasmtime is asked for them.
-    is one byte then.
+    For a module that wasmtime has accepted with the GC and function references proposals off: then every
+    value type is one byte.
     """
     sections = dict(_sections(wasm))
     types = [_is_speakable(kind) for kind in _function_types(_Reader(sections.get(_TYPES, b"\0")))]
