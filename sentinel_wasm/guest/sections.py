@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sentinel_wasm.errors import ModuleLoadError
 
@@ -39,8 +39,8 @@ def check_magic(wasm: bytes, name: str) -> None:
         )
 
 
-def unspeakable(wasm: bytes) -> list[str]:
-    """Function exports and imports whose types would abort the process when wasmtime is asked for them.
+def unspeakable(wasm: bytes, wanted: Collection[str]) -> list[str]:
+    """Function imports, and exports of the wanted names, whose types abort the process when asked for.
 
     For a module that wasmtime has accepted with the GC and function references proposals off: then every
     value type is one byte.
@@ -58,7 +58,7 @@ def unspeakable(wasm: bytes) -> list[str]:
     reader = _Reader(sections.get(_EXPORTS, b"\0"))
     for _ in range(reader.number()):
         name, kind, index = reader.name(), reader.byte(), reader.number()
-        if kind == _FUNCTION and not types[functions[index]]:
+        if kind == _FUNCTION and name in wanted and not types[functions[index]]:
             names.append(f"export {name}")
     return names
 
