@@ -18,7 +18,7 @@ ROOMS = [
     {"errors"},
     {"settings"},
     {"decision"},
-    {"logs"},
+    {"logs", "base64"},
     {"protocol"},
     {"_wasmtime", "_json", "_hostcalls", "_fastpath"},
     {"guest"},

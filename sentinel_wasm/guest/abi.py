@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import orjson
 
+from sentinel_wasm import base64
 from sentinel_wasm.decision import (
     Allow,
     Audit,
@@ -206,7 +206,7 @@ def _mutation_data(field: str, data: str, encoding: str, *, text: bool) -> bytes
     if encoding == "utf-8":
         return data.encode()
     try:
-        decoded = base64.b64decode(data, validate=True)
+        decoded = base64.decode(data)
     except ValueError as error:
         raise ResultError(f"{field}: data is not base64: {error}") from None
     if text:

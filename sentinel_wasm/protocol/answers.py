@@ -6,12 +6,12 @@ into finished bytes (`with_correlation_id`), and equal decisions need to be enco
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from sentinel_wasm import base64
 from sentinel_wasm.decision import (
     Allow,
     Block,
@@ -79,7 +79,7 @@ def _mutation(mutation: BodyMutation | None, chunk_index: int, *, raw: bool) -> 
         return None
     data = None
     if mutation.data is not None:
-        data = mutation.data.decode() if raw else base64.b64encode(mutation.data).decode()
+        data = mutation.data.decode() if raw else base64.encode(mutation.data)
     return {
         "data": data,
         "chunk_index": chunk_index if mutation.chunk_index is None else mutation.chunk_index,

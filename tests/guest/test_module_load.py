@@ -323,6 +323,61 @@ def test_functions_are_found_behind_imports_of_every_kind(load: Load) -> None:
     assert "import env.abort" in refused(load, wat.module(wat.says("{}"), imports=imports))
 
 
+FUNCREF, LONG_FUNCREF = (
+    b"\x70",
+    b"\x63\x70",
+)  # wasm's two ways to write one type; wat2wasm knows the short one
+
+
+def with_long_form(text: str, section: int, before: bytes, after: bytes) -> bytes:
+    """The binary of a text whose one FUNCREF between these bytes is written in the long form."""
+    raw = wat.binary(text)
+    at = 8
+    while raw[at] != section:
+        at += 2 + raw[at + 1]
+    size = raw[at + 1]
+    content = raw[at + 2 : at + 2 + size]
+    assert size < 127
+    assert content.count(before + FUNCREF + after) == 1
+    content = content.replace(before + FUNCREF + after, before + LONG_FUNCREF + after)
+    return raw[:at] + bytes([section, size + 1]) + content + raw[at + 2 + size :]
+
+
+def test_long_form_of_a_type_is_read_as_one_type(load: Load) -> None:
+    raw = with_long_form(fitting(memory=MEMORY + "(func (param funcref))"), 1, b"\x60\1", b"\0")
+    assert load(raw).hooks[ON_REQUEST_HEADERS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [("(global funcref)", b"\3", b"\0"), ("(table 1 funcref)", b"\1", b"\0\1")],
+    ids=["global", "table"],
+)
+def test_vector_is_found_behind_the_long_form_of_a_type(kind: str, before: bytes, after: bytes) -> None:
+    imports = f'(import "x" "y" {kind}) (import "env" "abort" (func (param v128)))'
+    raw = with_long_form(fitting(memory=imports + MEMORY), 2, before, after)
+    program = REFUSED.replace("wasmtime.wat2wasm(sys.stdin.read())", "bytes.fromhex(sys.stdin.read())")
+    assert "env.abort" in run_python(program, raw.hex())
+
+
+def test_imported_function_that_is_exported_again_is_checked(load: Load) -> None:
+    again = '(import "sentinel" "log" (func $log (param i32 i32 i32))) (export "alloc" (func $log))'
+    message = refused(load, fitting(alloc="", memory=again + MEMORY))
+    assert re.search(r"export alloc is .*\(i32, i32, i32\).* expected .*\(i32\) → i32", message), message
+
+
+def test_types_are_found_among_very_many(load: Load) -> None:
+    # Counts and indices of more than one byte: 1,024 types and functions before the ABI's own.
+    kinds = ("i32", "i64", "f32", "v128")
+    many = " ".join(
+        f"(func (param {' '.join(kinds[number >> shift & 3] for shift in (0, 2, 4, 6, 8))}))"
+        for number in range(1024)
+    )
+    assert load(fitting(memory=many + MEMORY)).hooks[ON_REQUEST_HEADERS]
+    wrong = '(func (export "alloc") (param v128 v128) (result i32) unreachable)'
+    assert "export alloc" in refused(load, fitting(memory=many + MEMORY, alloc=wrong))
+
+
 # Starting
 
 INITIALIZED = 256  # where the modules below count
