@@ -90,6 +90,8 @@ cdef class GuestCall:
     cdef size_t result_capacity
     # False once a call has left the guest in a state that cannot be trusted.
     cdef readonly bint usable
+    # Why, where the last result was sound all the same: dealloc trapped after it.
+    cdef readonly object lost
 
     cdef bint enter(
         self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil

@@ -1,6 +1,7 @@
 from typing import Any
 
 from sentinel_wasm._hostcalls import Host
+from sentinel_wasm.errors import GuestFault
 
 class FrameBuffer:
     protocol: int
@@ -18,6 +19,7 @@ class Normaliser:
 
 class GuestCall:
     usable: bool
+    lost: GuestFault | None
     def __init__(
         self,
         owner: Any,

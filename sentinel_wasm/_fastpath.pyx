@@ -528,7 +528,7 @@ cdef class GuestCall:
         if out.trap != NULL or out.error != NULL:
             # dealloc trapped: that costs the instance, not the result.
             self.usable = False
-            self.fault(hook, &out)
+            self.lost = self.fault(hook, &out)
         if out.length == 0:
             return None
         return PyBytes_FromStringAndSize(self.result, out.length)

@@ -15,6 +15,8 @@ from sentinel_wasm.guest import abi, capi  # noqa: F401  (capi binds the C API)
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
+_SHOWN = 200  # characters of a module's own text in a reason
+
 
 class ConfigRefused(GuestFault):
     """The module's `on_configure` returned an error; the message is the module's own."""
@@ -88,7 +90,7 @@ class Instance:
             return
         refused = abi.parse_configured(self.call(abi.ON_CONFIGURE, data, ""))
         if refused is not None:
-            raise ConfigRefused(refused)
+            raise ConfigRefused(refused[:_SHOWN])
 
     def close(self) -> None:
         """Free the store now."""

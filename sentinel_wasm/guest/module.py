@@ -46,7 +46,9 @@ class Module:
             reason = cause(None, str(error))
             raise ModuleLoadError(f"{name}: not a valid WebAssembly module: {reason}") from None
         if names := sections.unspeakable(wasm, {**_REQUIRED, **_OPTIONAL}):
-            raise ModuleLoadError(f"{name}: vector types, where numbers are expected, in {', '.join(names)}")
+            raise ModuleLoadError(
+                f"{name}: types that are neither numbers nor plain references in {', '.join(names)}"
+            )
         exports = {export.name: export.type for export in self.compiled.exports}
         linker = imports.make_linker(engine)
         problems = _export_problems(exports) + imports.problems(linker, self.compiled)

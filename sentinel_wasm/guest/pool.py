@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
 from sentinel_wasm.guest import inputs
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
+
+_log = structlog.stdlib.get_logger("pool")
 
 
 class Pool:
@@ -73,6 +77,9 @@ class Pool:
         return instance
 
     def _replace(self, index: int) -> Instance:
+        lost = self._instances[index]
+        if lost is not None and lost.guest.lost is not None:
+            _log.warning("instance replaced after its answer", reason=str(lost.guest.lost))
         self._discard(index)
         try:
             instance = self._instances[index] = self._start()

@@ -10,6 +10,7 @@ _MAGIC = b"\0asm"
 _CORE_VERSION = b"\1\0\0\0"
 _TYPES, _IMPORTS, _FUNCTIONS, _EXPORTS, _DATA = 1, 2, 3, 7, 11
 _FUNCTION = 0
+_NULLABLE, _NOT_NULLABLE = 0x63, 0x64
 
 # The value types that wasmtime's C API can speak of: i32 i64 f32 f64 funcref externref.
 _SPEAKABLE = frozenset(b"\x7f\x7e\x7d\x7c\x70\x6f")
@@ -42,8 +43,7 @@ def check_magic(wasm: bytes, name: str) -> None:
 def unspeakable(wasm: bytes, wanted: Collection[str]) -> list[str]:
     """Function imports, and exports of the wanted names, whose types abort the process when asked for.
 
-    For a module that wasmtime has accepted with the GC and function references proposals off: then every
-    value type is one byte.
+    For a module that wasmtime has accepted with the GC and function references proposals off.
     """
     sections = dict(_sections(wasm))
     types = [_is_speakable(kind) for kind in _function_types(_Reader(sections.get(_TYPES, b"\0")))]
@@ -117,7 +117,17 @@ def _function_types(reader: _Reader) -> Iterator[bytes]:
     """Each function type's parameters and results, a byte each."""
     for _ in range(reader.number()):
         reader.byte()
-        yield reader.take(reader.number()) + reader.take(reader.number())
+        params = bytes(_value_type(reader) for _ in range(reader.number()))
+        yield params + bytes(_value_type(reader) for _ in range(reader.number()))
+
+
+def _value_type(reader: _Reader) -> int:
+    """A value type's byte; a nullable reference in its long form is that of its short one."""
+    kind = reader.byte()
+    if kind not in (_NULLABLE, _NOT_NULLABLE):
+        return kind
+    heap = reader.number()
+    return heap if kind == _NULLABLE and heap < 0x80 else _NOT_NULLABLE
 
 
 def _is_speakable(kinds: bytes) -> bool:
@@ -132,12 +142,13 @@ def _imports(reader: _Reader) -> Iterator[tuple[str, int]]:
             case 0:
                 yield name, reader.number()
             case 1:  # table: element type, limits
-                reader.byte()
+                _value_type(reader)
                 _skip_limits(reader)
             case 2:  # memory
                 _skip_limits(reader)
             case 3:  # global: value type, mutability
-                reader.take(2)
+                _value_type(reader)
+                reader.byte()
             case 4:  # tag: attribute, type
                 reader.byte()
                 reader.number()

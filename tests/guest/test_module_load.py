@@ -299,7 +299,7 @@ except ModuleLoadError as error:
 def test_vector_type_is_refused_in_words(field: str, declaration: str, name: str) -> None:
     # In a process of its own: asking for such a type has aborted it.
     said = run_python(REFUSED, fitting(**{field: declaration}))
-    assert "vector types" in said
+    assert "neither numbers nor plain references" in said
     assert name in said
 
 

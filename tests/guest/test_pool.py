@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
+import structlog
 
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS, ON_RESPONSE_HEADERS
@@ -186,6 +187,14 @@ def test_instance_lost_in_dealloc_is_replaced(fill: Fill) -> None:
     assert ask(pool, "mine") == b"{}"
     assert pool.instance_for("mine") is not first
     assert ask(pool, "mine") == b"{}"
+
+
+def test_instance_lost_in_dealloc_is_said_in_the_log(fill: Fill) -> None:
+    pool = fill(wat.module(wat.says("{}"), dealloc="unreachable"))
+    assert pool.instance_for("a").call(ON_REQUEST_HEADERS, b"{}", "a") == b"{}"
+    with structlog.testing.capture_logs() as logs:
+        pool.instance_for("a")
+    assert [line["reason"] for line in logs] == ["trap: unreachable in dealloc for on_request_headers"]
 
 
 def test_closed_pool_has_closed_its_instances(fill: Fill) -> None:
