@@ -3,7 +3,7 @@
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ("_wasmtime", "_hostcalls", "_fastpath")
+MODULES = ("_wasmtime", "_ticker", "_hostcalls", "_fastpath")
 
 setup(
     ext_modules=cythonize(

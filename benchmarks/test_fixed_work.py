@@ -65,7 +65,8 @@ def normalise_in_python(writer: InputWriter, frame: bytes) -> bytes:
 @pytest.mark.benchmark(group="guest call")
 def test_guest_call(benchmark: BenchmarkFixture) -> None:
     guest = work.trivial_instance().guest
-    assert benchmark(guest.call, abi.ON_REQUEST_HEADERS, work.frame_v2(12)) == work.RESULT
+    call = (abi.ON_REQUEST_HEADERS, work.frame_v2(12), work.FAR_NS, work.FAR_NS)
+    assert benchmark(guest.call, *call) == work.RESULT
 
 
 @pytest.mark.benchmark(group="guest call")
@@ -80,9 +81,9 @@ def test_map_a_fresh_result(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.benchmark(group="whole event")
 def test_v1_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
-    benchmark(agent.answer_v1, work.frame_v1(12))
+    benchmark(agent.answer_v1, work.frame_v1(12), work.FAR_NS)
 
 
 @pytest.mark.benchmark(group="whole event")
 def test_v2_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
-    benchmark(agent.answer_v2, 0x10, work.frame_v2(12))
+    benchmark(agent.answer_v2, 0x10, work.frame_v2(12), work.FAR_NS)

@@ -9,10 +9,12 @@ import orjson
 import wasmtime
 
 from sentinel_wasm.guest.instance import Instance
+from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module, make_engine
 from sentinel_wasm.guest.output import GuestOutput
 
 SIZES = (4, 12, 40)
+FAR_NS = 2**61  # a deadline that no run reaches
 
 _HEADERS = [
     ("host", "api.example.com"),
@@ -87,7 +89,7 @@ def trivial_module() -> Module:
 
 
 def trivial_instance() -> Instance:
-    return Instance(trivial_module(), 1000, GuestOutput())
+    return Instance(trivial_module(), Limits(), 1000, GuestOutput())
 
 
 def wasmtime_py_call(data: bytes) -> Callable[[], bytes]:

@@ -1,10 +1,11 @@
 """The compiled path of one event: frames in, guest call, result out. No settings, no logging, no policy."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from sentinel_wasm._hostcalls cimport Host
 from sentinel_wasm._json cimport Cursor, Span
+from sentinel_wasm._ticker cimport Ticker
 from sentinel_wasm._wasmtime cimport (
     wasm_trap_t, wasmtime_context_t, wasmtime_error_t, wasmtime_func_t, wasmtime_memory_t,
 )
@@ -12,6 +13,7 @@ from sentinel_wasm._wasmtime cimport (
 cdef enum:
     HOOKS = 6                   # the most functions one GuestCall can hold
     RESULT_BYTES = 1048576      # a longer result is refused before a buffer is made
+    TRAP_INTERRUPT = 10         # wasmtime/trap.h: the epoch has passed the store's deadline
 
 cdef class FrameBuffer:
     # The bytes between start and end are unread; those from end to capacity are lent out by __getbuffer__.
@@ -80,6 +82,7 @@ cdef struct Outcome:
 cdef class GuestCall:
     cdef object owner           # keeps the store, and so all below, alive
     cdef Host host
+    cdef Ticker ticker
     cdef wasmtime_context_t* context
     cdef wasmtime_memory_t memory
     cdef wasmtime_func_t alloc

@@ -1,6 +1,7 @@
 from typing import Any
 
 from sentinel_wasm._hostcalls import Host
+from sentinel_wasm._ticker import Ticker
 from sentinel_wasm.errors import GuestFault
 
 class FrameBuffer:
@@ -24,6 +25,7 @@ class GuestCall:
         self,
         owner: Any,
         host: Host,
+        ticker: Ticker,
         context: int,
         memory: int,
         alloc: int,
@@ -31,7 +33,7 @@ class GuestCall:
         hooks: list[int],
         names: list[str],
     ) -> None: ...
-    def call(self, hook: int, data: bytes) -> bytes | None: ...
+    def call(self, hook: int, data: bytes, deadline_ns: int, limit_ns: int) -> bytes | None: ...
     def retire(self) -> None: ...
 
 def cause(code: int | None, message: str) -> str: ...

@@ -7,14 +7,15 @@ with `guest.inputs`, GuestCall the sequence in guest-abi.md, "One call".
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport INT32_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from sentinel_wasm._hostcalls cimport Host
+from sentinel_wasm._hostcalls cimport Host, monotonic_ns
 from sentinel_wasm._json cimport (
     Cursor, Span, empty, integer, key, named, next_member, number, scalar, take, text, white,
 )
+from sentinel_wasm._ticker cimport Ticker, ticks_until
 from sentinel_wasm._wasmtime cimport (
     api, wasm_byte_vec_t, wasmtime_context_t, wasmtime_func_t, wasmtime_memory_t, wasmtime_val_raw_t,
 )
@@ -23,7 +24,7 @@ import re
 
 from wasmtime import TrapCode
 
-from sentinel_wasm.errors import FrameError, GuestFault
+from sentinel_wasm.errors import FrameError, GuestFault, ModuleError
 
 cdef enum:
     CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
@@ -487,13 +488,14 @@ cdef class GuestCall:
     """
 
     def __cinit__(
-            self, object owner, Host host, uintptr_t context, uintptr_t memory, uintptr_t alloc,
-            uintptr_t dealloc, hooks: list[int], list names):
+            self, object owner, Host host, Ticker ticker, uintptr_t context, uintptr_t memory,
+            uintptr_t alloc, uintptr_t dealloc, hooks: list[int], list names):
         cdef uintptr_t address
         if len(hooks) > HOOKS or len(hooks) != len(names):
             raise ValueError("too many hooks, or not as many names")
         self.owner = owner
         self.host = host
+        self.ticker = ticker
         self.context = <wasmtime_context_t*>context
         self.memory = (<wasmtime_memory_t*>memory)[0]
         self.alloc = (<wasmtime_func_t*>alloc)[0]
@@ -507,21 +509,31 @@ cdef class GuestCall:
     def __dealloc__(self):
         free(self.result)
 
-    def call(self, int hook, bytes data not None) -> bytes | None:
+    def call(self, int hook, bytes data not None, int64_t deadline_ns, int64_t limit_ns) -> bytes | None:
         """Give `data` to a hook; its result's bytes, or None where pointer or length is 0.
 
-        Raises GuestFault (trap, exit, bad pointer, result over 1 MiB, no memory in the guest).
+        The guest is interrupted at `deadline_ns` (CLOCK_MONOTONIC), or up to 4 ms later; `limit_ns` is the
+        time that the event had, for the message. Raises GuestFault (trap, deadline, exit, bad pointer,
+        result over 1 MiB, no memory in the guest), and ModuleError where the deadline has passed before the
+        call.
         """
         cdef Outcome out
+        cdef int64_t now
         if hook < 0 or hook >= HOOKS or self.hooks[hook].store_id == 0:
             raise ValueError(f"hook {hook} is not exported")
         if not self.usable:
             raise ValueError("this instance has failed and must not be called again")
         if PyBytes_GET_SIZE(data) > INT32_MAX:
             raise ValueError("more input than an i32 can count")
-        self.host.start()
+        self.host.start(deadline_ns, limit_ns)
+        now = monotonic_ns()
+        if now >= deadline_ns:
+            raise ModuleError(f"{self.host.too_late()} before the module was asked")
+        api.wasmtime_context_set_epoch_deadline(self.context, <uint64_t>ticks_until(deadline_ns, now))
+        self.ticker.enter()
         # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
         self.run(hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), &out)
+        self.ticker.leave()
         if out.ending != RETURNED:
             self.usable = False
             raise self.fault(hook, &out)
@@ -634,4 +646,6 @@ cdef class GuestCall:
         api.wasm_byte_vec_delete(&message)
         where = {STEP_ALLOC: f"alloc for {name}", STEP_HOOK: name, STEP_DEALLOC: f"dealloc for {name}"}
         reason = self.host.ended_by() or cause(trap_code, words)
+        if trap_code == TRAP_INTERRUPT:
+            reason = self.host.too_late()
         return GuestFault(f"{reason} in {where[out.step]}", trap_code)

@@ -25,5 +25,5 @@ cdef int64_t monotonic_ns() noexcept nogil
 
 cdef class Host:
     cdef HostState state
-    cdef int64_t limit_ns
-    cdef void start(self) noexcept nogil
+    cdef int64_t limit_ns       # of the run under way, for messages
+    cdef void start(self, int64_t deadline_ns, int64_t limit_ns) noexcept nogil

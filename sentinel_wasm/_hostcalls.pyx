@@ -360,16 +360,18 @@ CALLBACKS = {
 cdef class Host:
     """One store's side of the host calls. It must outlive the store that has its address as data."""
 
-    def __cinit__(self, int limit_ms):
-        self.limit_ns = <int64_t>limit_ms * 1000000
-
-    cdef void start(self) noexcept nogil:
-        self.state.deadline_ns = monotonic_ns() + self.limit_ns
+    cdef void start(self, int64_t deadline_ns, int64_t limit_ns) noexcept nogil:
+        self.state.deadline_ns = deadline_ns
         self.state.ended = ENDED_NOT
+        self.limit_ns = limit_ns
 
-    def begin(self) -> None:
+    def begin(self, int64_t limit_ms) -> None:
         """Start the clock of a run that does not go through GuestCall."""
-        self.start()
+        self.start(monotonic_ns() + limit_ms * 1000000, limit_ms * 1000000)
+
+    def too_late(self) -> str:
+        """What an operator reads when the deadline has passed."""
+        return f"deadline of {self.limit_ns // 1000000} ms exceeded"
 
     @property
     def address(self) -> int:
@@ -398,7 +400,7 @@ cdef class Host:
         if self.state.ended == ENDED_EXIT:
             return f"the module called proc_exit({self.state.exit_code})"
         if self.state.ended == ENDED_DEADLINE:
-            return f"deadline of {self.limit_ns // 1000000} ms exceeded"
+            return self.too_late()
         if self.state.ended == ENDED_ABORT:
             message = (<bytes>self.state.message[:self.state.message_bytes]).decode("utf-16-le", "replace")
             file = (<bytes>self.state.file[:self.state.file_bytes]).decode("utf-16-le", "replace")

@@ -67,5 +67,9 @@ ctypedef struct Api:
     uint8_t (*wasmtime_caller_export_get)(
         wasmtime_caller_t*, const char*, size_t, wasmtime_extern_t*) noexcept nogil
     void* (*wasmtime_context_get_data)(const wasmtime_context_t*) noexcept nogil
+    void (*wasmtime_context_set_epoch_deadline)(wasmtime_context_t*, uint64_t) noexcept nogil
+    void* (*wasmtime_engine_clone)(void*) noexcept nogil
+    void (*wasm_engine_delete)(void*) noexcept nogil
+    void (*wasmtime_engine_increment_epoch)(void*) noexcept nogil
 
 cdef Api api

@@ -16,6 +16,10 @@ NAMES = (
     "wasmtime_caller_context",
     "wasmtime_caller_export_get",
     "wasmtime_context_get_data",
+    "wasmtime_context_set_epoch_deadline",
+    "wasmtime_engine_clone",
+    "wasm_engine_delete",
+    "wasmtime_engine_increment_epoch",
 )
 
 # wasmtime-py's name of each struct this package reads or writes, and the size it has here (bytes).

@@ -14,11 +14,12 @@ from sentinel_wasm.decision import ALLOW, Allow, Audit, Block, BodyMutation, Cha
 from sentinel_wasm.errors import EventError, ModuleError
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.instance import ConfigRefused
+from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import Pool
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
-from sentinel_wasm.settings import EVENT_LIMIT_MS, Settings
+from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("agent")
 
@@ -41,8 +42,10 @@ class Agent:
     def __init__(self, settings: Settings, module: Module) -> None:
         """Starts the module's instances. Raises ModuleLoadError."""
         self._settings = settings
+        self._limit_ns = settings.timeout_ms * 1_000_000
         self._module = module
-        self._pool = Pool(module, settings.pool_size, EVENT_LIMIT_MS)
+        limits = Limits(event_ms=settings.timeout_ms, memory_bytes=settings.memory_limit * MIB)
+        self._pool = Pool(module, settings.pool_size, limits)
         self._inputs = inputs.InputWriter(settings.header_names, settings.header_values)
         self._normalise = Normaliser(settings.header_names, settings.header_values == "list").event
         # Equal results of one hook have equal answers: result bytes → (decision, answer).
@@ -52,17 +55,17 @@ class Agent:
     def close(self) -> None:
         self._pool.close()
 
-    def answer_v1(self, frame: bytes) -> bytes:
-        """The answer to one v1 request (agent-protocol.md, section 2)."""
+    def answer_v1(self, frame: bytes, arrived_ns: int) -> bytes:
+        """The answer to one v1 request (agent-protocol.md, section 2); `arrived_ns` of time.monotonic_ns."""
         try:
-            return self._answer_v1(frame)
+            return self._answer_v1(frame, arrived_ns + self._limit_ns)
         except Exception as error:
             return answers.encode(self._broke(error), 1)
 
-    def _answer_v1(self, frame: bytes) -> bytes:
+    def _answer_v1(self, frame: bytes, deadline_ns: int) -> bytes:
         if (quick := self._normalise(_V1, frame)) is not None:
             frame_type, version, correlation_id, data = quick
-            return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version)
+            return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns)
         version = 1
         try:
             request = _loads(frame)
@@ -77,14 +80,14 @@ class Agent:
             kind = events.EVENT_NAMES.get(name)
             if kind is None:
                 return self._answer_unknown(name, version)
-            return self._answer(kind, request.get("payload"), version)
+            return self._answer(kind, request.get("payload"), version, deadline_ns)
         except EventError as error:
             return self._answer_broken(error, version, None)
 
-    def answer_v2(self, frame_type: int, frame: bytes) -> bytes | None:
+    def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int) -> bytes | None:
         """The answer to one v2 event (section 3), or None where it has no id to answer to."""
         try:
-            return self._answer_v2(frame_type, frame)
+            return self._answer_v2(frame_type, frame, arrived_ns + self._limit_ns)
         except Exception as error:
             decision = self._broke(error)
             correlation_id = _salvaged_id(frame)
@@ -92,14 +95,14 @@ class Agent:
                 return None
             return answers.with_correlation_id(answers.encode(decision, 2), correlation_id)
 
-    def _answer_v2(self, frame_type: int, frame: bytes) -> bytes | None:
+    def _answer_v2(self, frame_type: int, frame: bytes, deadline_ns: int) -> bytes | None:
         if (quick := self._normalise(frame_type, frame)) is not None:
             _, version, correlation_id, data = quick
-            answer = self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version)
+            answer = self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns)
             return answers.with_correlation_id(answer, correlation_id)
-        return self._answer_v2_slowly(frame_type, frame)
+        return self._answer_v2_slowly(frame_type, frame, deadline_ns)
 
-    def _answer_v2_slowly(self, frame_type: int, frame: bytes) -> bytes | None:
+    def _answer_v2_slowly(self, frame_type: int, frame: bytes, deadline_ns: int) -> bytes | None:
         correlation_id = None
         try:
             payload = _loads(frame)
@@ -110,7 +113,7 @@ class Agent:
             if kind is None:
                 answer = self._answer_unknown(f"0x{frame_type:02x}", 2)
             else:
-                answer = self._answer(kind, payload, 2)
+                answer = self._answer(kind, payload, 2, deadline_ns)
         except EventError as error:
             correlation_id = correlation_id or _salvaged_id(frame)
             answer = self._answer_broken(error, 2, correlation_id)
@@ -118,7 +121,7 @@ class Agent:
                 return None
         return answers.with_correlation_id(answer, correlation_id)
 
-    def _answer(self, kind: EventKind, payload: Any, version: int) -> bytes:
+    def _answer(self, kind: EventKind, payload: Any, version: int, deadline_ns: int) -> bytes:
         event = events.parse(kind, payload)
         if isinstance(event, events.RequestHeaders):
             return self._ask(
@@ -128,25 +131,26 @@ class Agent:
                 ),
                 event.correlation_id,
                 version,
+                deadline_ns,
             )
         if isinstance(event, events.ResponseHeaders):
             data = self._inputs.response_headers(event.status, event.correlation_id, event.headers)
-            return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version)
+            return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns)
         if isinstance(event, events.BodyChunk):
-            return self._answer_body(kind, event, version)
+            return self._answer_body(kind, event, version, deadline_ns)
         if isinstance(event, events.RequestComplete):
-            return self._complete(event, version)
+            return self._complete(event, version, deadline_ns)
         if isinstance(event, events.Configure):
             return answers.encode(self._configure(event.config), version)
         websocket = "allow" if kind is EventKind.WEBSOCKET_FRAME else None
         return answers.encode(ALLOW, version, websocket=websocket)
 
-    def _ask(self, hook: int, data: bytes, correlation_id: str, version: int) -> bytes:
+    def _ask(self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int) -> bytes:
         """The answer to a header event: results repeat, so their answers are kept."""
         if not self._module.hooks[hook]:
             return answers.encode(ALLOW, version)
         try:
-            result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id)
+            result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id, deadline_ns)
             if result is None:
                 decision, answer = ALLOW, answers.encode(ALLOW, version)
             else:
@@ -168,7 +172,7 @@ class Agent:
             self._kept[result, hook, version] = decision, answer
         return decision, answer
 
-    def _answer_body(self, kind: EventKind, chunk: events.BodyChunk, version: int) -> bytes:
+    def _answer_body(self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int) -> bytes:
         response = kind is EventKind.RESPONSE_BODY_CHUNK
         hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
         decision = ALLOW
@@ -182,28 +186,27 @@ class Agent:
                 chunk_index=chunk.chunk_index,
                 bytes_seen=chunk.bytes_seen,
             )
-            decision = self._decide(hook, data, chunk.correlation_id)
+            decision = self._decide(hook, data, chunk.correlation_id, deadline_ns)
         if response and version == 2:
             decision = self._for_response_body(decision, chunk.data)
         return answers.encode(decision, version, chunk_index=chunk.chunk_index)
 
-    def _complete(self, event: events.RequestComplete, version: int) -> bytes:
+    def _complete(self, event: events.RequestComplete, version: int, deadline_ns: int) -> bytes:
         """The request is over: what the module says of it is not listened to, unless it fails."""
         decision = ALLOW
         if self._module.hooks[abi.ON_REQUEST_COMPLETE]:
             try:
                 instance = self._pool.instance_for(event.correlation_id)
-                instance.call(
-                    abi.ON_REQUEST_COMPLETE, inputs.request_complete(event.fields), event.correlation_id
-                )
+                data = inputs.request_complete(event.fields)
+                instance.call(abi.ON_REQUEST_COMPLETE, data, event.correlation_id, deadline_ns)
             except ModuleError as error:
                 decision = self._failed(error, abi.ON_REQUEST_COMPLETE, event.correlation_id)
         return answers.encode(decision, version)
 
-    def _decide(self, hook: int, data: bytes, correlation_id: str) -> Decision:
+    def _decide(self, hook: int, data: bytes, correlation_id: str, deadline_ns: int) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
         try:
-            result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id)
+            result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id, deadline_ns)
             decision = ALLOW if result is None else self._for_proxy(abi.parse_result(result, hook))
         except ModuleError as error:
             return self._failed(error, hook, correlation_id)

@@ -10,9 +10,6 @@ HeaderNames = Literal["canonical", "lower", "as-is"]
 HeaderValues = Literal["joined", "list"]
 ChallengeFallback = Literal["none", "block"]
 
-# The longest an event's host calls may take (ms): proxies give up at 50.
-EVENT_LIMIT_MS = 40
-
 
 def _option(variable: str, help: str, *, choices: Any = None, short: str | None = None, **kwargs: Any) -> Any:
     metadata = {"variable": variable, "help": help, "choices": get_args(choices), "short": short}
@@ -61,4 +58,13 @@ class Settings:
         "WASM_PROXY_TIMEOUT_MS",
         "The proxy's timeout-ms: a v1 connection closes instead of answering an event later.",
         default=50,
+    )
+    timeout_ms: int = _option(
+        "WASM_TIMEOUT_MS",
+        "From an event's arrival to its answer (ms); the module is interrupted then. Proxies give up at 50.",
+        default=40,
+    )
+    memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64)
+    max_module_size: int = _option(
+        "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64
     )

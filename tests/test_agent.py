@@ -39,14 +39,14 @@ def assert_failed_closed(answer: bytes | None) -> None:
 
 def test_a_defect_costs_v1_the_event_alone(broken_agent: Agent) -> None:
     request = {"version": 1, "event_type": "request_headers", "payload": PAYLOAD}
-    assert_failed_closed(broken_agent.answer_v1(orjson.dumps(request)))
+    assert_failed_closed(broken_agent.answer_v1(orjson.dumps(request), 0))
 
 
 def test_a_defect_costs_v2_the_event_alone(broken_agent: Agent) -> None:
-    answer = broken_agent.answer_v2(0x10, orjson.dumps(PAYLOAD))
+    answer = broken_agent.answer_v2(0x10, orjson.dumps(PAYLOAD), 0)
     assert_failed_closed(answer)
     assert orjson.loads(answer or b"")["audit"]["custom"] == {"correlation_id": "id-1"}
 
 
 def test_a_defect_closes_v2_where_no_id_can_be_salvaged(broken_agent: Agent) -> None:
-    assert broken_agent.answer_v2(0x10, orjson.dumps(request_headers("not \u00e9 salvageable"))) is None
+    assert broken_agent.answer_v2(0x10, orjson.dumps(request_headers("not \u00e9 salvageable")), 0) is None

@@ -19,7 +19,7 @@ from sentinel_wasm.errors import SocketError
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import listener
 
-from .conftest import BuildWat, StartAgent
+from .conftest import EXAMPLES, BuildWat, StartAgent
 from .wat import module
 
 ALLOW = module(on_request_headers='{"decision":"allow"}')
@@ -285,3 +285,17 @@ def test_a_module_that_looks_up_lower_case_names_is_warned_of(
     agent = start_agent(wasm, *options)
     agent.wait_for_log("listening")
     assert ("--header-names lower" in agent.log) is warned
+
+
+def test_a_module_that_takes_too_long_to_compile_is_one_line(tmp_path: Path) -> None:
+    """The Go example takes a second or two; a module that takes 10 s would be a slow test."""
+    program = (
+        "import sentinel_wasm.cli.agent, sentinel_wasm.server.run\n"
+        "sentinel_wasm.server.run._COMPILE_S = 0.05\n"
+        "sentinel_wasm.cli.agent.main()\n"
+    )
+    options = ["--module", EXAMPLES / "go" / "security.wasm", "--socket", tmp_path / "s"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *options], capture_output=True, text=True, timeout=60
+    )
+    assert_one_line(done, 1, "compiling it took more than 0.05 s")

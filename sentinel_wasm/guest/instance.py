@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import Any
 
-from wasmtime import Func, Memory, Store, Trap, WasiConfig, WasmtimeError
+from wasmtime import Func, Memory, Store, Trap, TrapCode, WasiConfig, WasmtimeError
 from wasmtime import _ffi as ffi
 
 from sentinel_wasm._fastpath import GuestCall, cause
 from sentinel_wasm._hostcalls import Host
 from sentinel_wasm.errors import GuestFault
-from sentinel_wasm.guest import abi, capi  # noqa: F401  (capi binds the C API)
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.limits import TABLE_ELEMENTS, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
+TICK_MS = 2
 _SHOWN = 200  # characters of a module's own text in a reason
 
 
@@ -28,19 +31,25 @@ class Instance:
     `guest` are its compiled calls; `call` is what callers want.
     """
 
-    def __init__(self, module: Module, limit_ms: int, output: GuestOutput) -> None:
-        """Instantiate, and run the start function and `_initialize`.
+    def __init__(self, module: Module, limits: Limits, start_ms: int, output: GuestOutput) -> None:
+        """Instantiate, and run the start function and `_initialize`, within `start_ms`.
 
-        Raises GuestFault where one of them fails. `limit_ms`: the longest one run's host calls may take.
+        Raises GuestFault where one of them fails or the module needs more than its limits.
         """
         self.module = module
+        self._limits = limits
         self._output = output
-        self._host = Host(limit_ms)
+        self._host = Host()
         self._store = Store(module.engine)
         ffi.wasmtime_context_set_data(self._store._context(), self._host.address)
         if module.uses_wasi:
             self._store.set_wasi(WasiConfig())
-        self._host.begin()
+        self._store.set_limits(
+            memory_size=limits.memory_bytes, table_elements=TABLE_ELEMENTS, instances=1, memories=1
+        )
+        self._store.set_epoch_deadline(start_ms // TICK_MS + 2)
+        self._host.begin(start_ms)
+        module.engine.ticker.__enter__()
         try:
             with_what = "the start function"
             exports = module.linked.instantiate(self._store).exports(self._store)
@@ -52,12 +61,16 @@ class Instance:
         except (Trap, WasmtimeError) as error:
             code = error.trap_code if isinstance(error, Trap) else None
             words = self._host.ended_by() or cause(None if code is None else code.value, str(error))
+            if code is TrapCode.INTERRUPT:
+                words = self._host.too_late()
             raise GuestFault(f"{words} in {with_what}") from None
         finally:
+            module.engine.ticker.__exit__()
             self._take_output("")
         self.guest = GuestCall(
             self._store,
             self._host,
+            module.engine.ticker,
             _address(self._store._context().contents),
             _address(_memory(exports["memory"])),
             _function(exports["alloc"]),
@@ -73,22 +86,32 @@ class Instance:
     def usable(self) -> bool:
         return self.guest.usable
 
-    def call(self, hook: int, data: bytes, correlation_id: str) -> bytes | None:
-        """Call a hook that the module exports; None means that it has nothing to say. Raises GuestFault."""
+    def call(self, hook: int, data: bytes, correlation_id: str, deadline_ns: int = 0) -> bytes | None:
+        """Call a hook that the module exports; None means that it has nothing to say.
+
+        `deadline_ns` (of time.monotonic_ns) is the event's; without one it has its time from now on. Raises
+        GuestFault, and ModuleError where the deadline has passed.
+        """
+        limit_ns = self._limits.event_ms * 1_000_000
         try:
-            return self.guest.call(hook, data)
+            return self.guest.call(hook, data, deadline_ns or time.monotonic_ns() + limit_ns, limit_ns)
         finally:
             if self._host.has_output:
                 self._take_output(correlation_id)
 
-    def configure(self, data: bytes) -> None:
+    def configure(self, data: bytes, limit_ms: int) -> None:
         """Give the configuration (`inputs.configure`) to `on_configure` where there is one.
 
         Raises ConfigRefused where the module refuses it, GuestFault or ResultError where it fails.
         """
         if not self.module.hooks[abi.ON_CONFIGURE]:
             return
-        refused = abi.parse_configured(self.call(abi.ON_CONFIGURE, data, ""))
+        limit_ns = limit_ms * 1_000_000
+        try:
+            result = self.guest.call(abi.ON_CONFIGURE, data, time.monotonic_ns() + limit_ns, limit_ns)
+        finally:
+            self._take_output("")
+        refused = abi.parse_configured(result)
         if refused is not None:
             raise ConfigRefused(refused[:_SHOWN])
 

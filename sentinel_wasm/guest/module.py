@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import wasmtime
-from wasmtime import Config, Engine, FuncType, MemoryType, WasmtimeError
+from wasmtime import Config, FuncType, MemoryType, WasmtimeError
 from wasmtime._types import AsExternType
 
 from sentinel_wasm._fastpath import cause
+from sentinel_wasm._ticker import Ticker
 from sentinel_wasm.errors import ModuleLoadError
-from sentinel_wasm.guest import abi, imports, sections
+from sentinel_wasm.guest import abi, capi, imports, sections  # noqa: F401  (capi binds the C API)
+from sentinel_wasm.guest.limits import MIB, STACK_BYTES
 from sentinel_wasm.guest.signatures import describe, signature_of, write
 
 _I32, _I64 = "i32", "i64"
@@ -20,9 +23,19 @@ _OPTIONAL = {"_initialize": ([], []), **dict.fromkeys(abi.HOOKS, _HOOK)}
 _DECIDING = abi.HOOKS[:4]
 
 
+class Engine(wasmtime.Engine):
+    """An engine whose epoch moves while guests run."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.ticker = Ticker(ctypes.addressof(self.ptr().contents))
+
+
 def make_engine() -> Engine:
     """The engine all modules of this process share."""
     config = Config()
+    config.epoch_interruption = True
+    config.max_wasm_stack = STACK_BYTES
     config.wasm_threads = False
     config.wasm_gc = False
     config.wasm_function_references = False
@@ -64,9 +77,14 @@ class Module:
         self.looks_up_lower_case = sections.looks_up_lower_case(wasm)
 
     @classmethod
-    def load(cls, engine: Engine, path: Path) -> Module:
+    def load(cls, engine: Engine, path: Path, max_bytes: int = 64 * MIB) -> Module:
         """Read and compile a .wasm file. Raises ModuleLoadError."""
         try:
+            size = path.stat().st_size
+            if size > max_bytes:
+                raise ModuleLoadError(
+                    f"{path}: {size} bytes, more than --max-module-size allows ({max_bytes // MIB} MiB)"
+                )
             wasm = path.read_bytes()
         except OSError as error:
             raise ModuleLoadError(f"cannot read the module {path}: {error.strerror}") from None

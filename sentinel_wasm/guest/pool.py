@@ -9,6 +9,7 @@ import structlog
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
 from sentinel_wasm.guest import inputs
 from sentinel_wasm.guest.instance import Instance
+from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
@@ -22,15 +23,15 @@ class Pool:
     before its next event.
     """
 
-    def __init__(self, module: Module, size: int, limit_ms: int) -> None:
+    def __init__(self, module: Module, size: int, limits: Limits) -> None:
         """Raises ModuleLoadError where an instance cannot be started or refuses the empty configuration."""
         self.module = module
-        self._limit_ms = limit_ms
+        self._limits = limits
         self._output = GuestOutput()
         self._config = inputs.configure(None)
         self._instances: list[Instance | None] = []
         try:
-            self._instances += [self._start() for _ in range(size)]
+            self._instances += [self._start(limits.start_ms) for _ in range(size)]
         except ModuleError as error:
             raise ModuleLoadError(f"{module.name}: cannot be started: {error}") from None
 
@@ -55,7 +56,7 @@ class Pool:
                 instance = self._instances[index]
                 if instance is None or not instance.usable:
                     instance = self._replace(index)
-                instance.configure(data)
+                instance.configure(data, self._limits.restart_ms)
         except ModuleError:
             # Some may have taken the new one: fresh instances are sure to have the old.
             for index in range(len(self._instances)):
@@ -67,10 +68,10 @@ class Pool:
         for index in range(len(self._instances)):
             self._discard(index)
 
-    def _start(self) -> Instance:
-        instance = Instance(self.module, self._limit_ms, self._output)
+    def _start(self, start_ms: int) -> Instance:
+        instance = Instance(self.module, self._limits, start_ms, self._output)
         try:
-            instance.configure(self._config)
+            instance.configure(self._config, start_ms)
         except ModuleError:
             instance.close()
             raise
@@ -82,7 +83,7 @@ class Pool:
             _log.warning("instance replaced after its answer", reason=str(lost.guest.lost))
         self._discard(index)
         try:
-            instance = self._instances[index] = self._start()
+            instance = self._instances[index] = self._start(self._limits.restart_ms)
         except ModuleError as error:
             raise GuestFault(f"the module cannot be started again: {error}") from None
         return instance

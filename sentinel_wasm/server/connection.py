@@ -31,7 +31,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, agent: Agent, proxy_timeout_ms: int, connections: set[Connection]) -> None:
         """`proxy_timeout_ms`: when a v1 proxy gives an event up."""
         self._agent = agent
-        self._proxy_timeout_s = proxy_timeout_ms / 1000
+        self._proxy_timeout_ns = proxy_timeout_ms * 1_000_000
         self._connections = connections
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport
@@ -50,14 +50,15 @@ class Connection(asyncio.BufferedProtocol):
         return self._frames
 
     def buffer_updated(self, nbytes: int) -> None:
+        arrived_ns = time.monotonic_ns()
         self._frames.received(nbytes)
         out: list[bytes] = []
         try:
             while (payload := self._frames.next_frame()) is not None:
                 if self._frames.protocol == 1:
-                    self._on_v1(payload, out)
+                    self._on_v1(payload, arrived_ns, out)
                 else:
-                    self._on_v2(self._frames.frame_type, payload, out)
+                    self._on_v2(self._frames.frame_type, payload, arrived_ns, out)
         except ProtocolError as error:
             _log.error("connection closed", reason=str(error))
             self._write(out)
@@ -84,21 +85,20 @@ class Connection(asyncio.BufferedProtocol):
         if out:
             self._transport.write(b"".join(out))
 
-    def _on_v1(self, payload: bytes, out: list[bytes]) -> None:
-        arrived = time.monotonic()
-        out.append(encode_v1(self._agent.answer_v1(payload)))
-        took = time.monotonic() - arrived
-        if took > self._proxy_timeout_s:
+    def _on_v1(self, payload: bytes, arrived_ns: int, out: list[bytes]) -> None:
+        answer = self._agent.answer_v1(payload, arrived_ns)
+        took_ns = time.monotonic_ns() - arrived_ns
+        if took_ns > self._proxy_timeout_ns:
             # The proxy would take it for the next request's answer (agent-protocol.md, section 2).
-            out.pop()
-            limit_ms = self._proxy_timeout_s * 1000
-            raise LateAnswerError(f"an answer took {took * 1000:.0f} ms, and a v1 proxy waits {limit_ms:.0f}")
+            took_ms, limit_ms = took_ns // 1_000_000, self._proxy_timeout_ns // 1_000_000
+            raise LateAnswerError(f"an answer took {took_ms} ms, and a v1 proxy waits {limit_ms}")
+        out.append(encode_v1(answer))
 
-    def _on_v2(self, frame_type: int, payload: bytes, out: list[bytes]) -> None:
+    def _on_v2(self, frame_type: int, payload: bytes, arrived_ns: int, out: list[bytes]) -> None:
         if not self._shaken:
             self._shake(frame_type, payload, out)
         elif frame_type in _EVENTS:
-            answer = self._agent.answer_v2(frame_type, payload)
+            answer = self._agent.answer_v2(frame_type, payload, arrived_ns)
             if answer is None:
                 raise FrameError("an event without a readable correlation id cannot be answered")
             out.append(encode_v2(FrameType.AGENT_RESPONSE, answer))

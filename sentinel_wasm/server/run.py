@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
 import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -12,6 +18,7 @@ import uvloop
 from sentinel_wasm import __version__
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module, make_engine
 from sentinel_wasm.server import listener
 from sentinel_wasm.server.connection import Connection
@@ -20,6 +27,7 @@ from sentinel_wasm.settings import Settings
 _log = structlog.stdlib.get_logger("server")
 
 _FLUSH_S = 5.0
+_COMPILE_S = 10
 
 
 def run(settings: Settings, *, header_names_given: bool) -> None:
@@ -27,7 +35,8 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
     """
-    module = Module.load(make_engine(), settings.module)
+    with _compile_limit(settings.module):
+        module = Module.load(make_engine(), settings.module, settings.max_module_size * MIB)
     if module.looks_up_lower_case and not header_names_given:
         _log.warning(
             "the module seems to look up header names in lower case, but gets them as User-Agent;"
@@ -39,6 +48,24 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
         uvloop.run(_serve(settings, agent, module))
     finally:
         agent.close()
+
+
+@contextlib.contextmanager
+def _compile_limit(path: Path) -> Iterator[None]:
+    """Ends the process where compiling takes too long: nothing can interrupt wasmtime's compiler."""
+
+    def end() -> None:
+        sys.stderr.write(f"sentinel-wasm-agent: {path}: compiling it took more than {_COMPILE_S} s\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    timer = threading.Timer(_COMPILE_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _serve(settings: Settings, agent: Agent, module: Module) -> None:

@@ -63,6 +63,8 @@ def test_late_answer_is_not_taken_for_the_next_request(
         SENTINEL,
         "--proxy-timeout-ms",
         "100",
+        "--timeout-ms",
+        "5000",
         module=build_wat(SLOW_OR_DENIES),
         changes={TIMEOUT: "timeout-ms 100"},
     )

@@ -6,16 +6,25 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
-import wasmtime
 from structlog.testing import capture_logs
 
 from sentinel_wasm.guest.instance import Instance
-from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.guest.limits import MIB, Limits
+from sentinel_wasm.guest.module import Engine, Module, make_engine
 from sentinel_wasm.guest.output import GuestOutput
 
 from . import wat
 
 LIMIT_MS = 40
+START_MS = 10_000
+
+
+def limits(event_ms: int) -> Limits:
+    """Room for the memories over 2 GiB that show whether pointers are unsigned."""
+    return Limits(event_ms=event_ms, memory_bytes=4096 * MIB)
+
+
+LIMITS = limits(LIMIT_MS)
 
 
 class Load(Protocol):
@@ -27,12 +36,12 @@ class Start(Protocol):
 
 
 @pytest.fixture(scope="session")
-def engine() -> wasmtime.Engine:
+def engine() -> Engine:
     return make_engine()
 
 
 @pytest.fixture(scope="session")
-def load(engine: wasmtime.Engine) -> Load:
+def load(engine: Engine) -> Load:
     """Compiles and checks modules, of text or of a finished binary."""
 
     def load(text: str | bytes) -> Module:
@@ -47,7 +56,7 @@ def start(load: Load) -> Iterator[Start]:
     started: list[Instance] = []
 
     def start(text: str, limit_ms: int = LIMIT_MS) -> Instance:
-        started.append(Instance(load(text), limit_ms, GuestOutput()))
+        started.append(Instance(load(text), limits(limit_ms), START_MS, GuestOutput()))
         return started[-1]
 
     yield start

@@ -25,7 +25,7 @@ from sentinel_wasm.guest.output import GuestOutput
 
 from . import wat
 from .apart import run_python
-from .conftest import LIMIT_MS, Load, Start
+from .conftest import LIMITS, START_MS, Load, Start
 from .steady import STEADY
 from .wat import INPUT, PAGE, RESULT, returns
 
@@ -225,7 +225,7 @@ UNPACKING = wat.module(
 @pytest.fixture(scope="module")
 def unpacking(load: Load) -> list[Instance]:
     """One live instance of UNPACKING, to be replaced by who loses it."""
-    return [Instance(load(UNPACKING), LIMIT_MS, GuestOutput())]
+    return [Instance(load(UNPACKING), LIMITS, START_MS, GuestOutput())]
 
 
 EDGES = [0, 1, 2, 7, 8, PAGE - 1, PAGE, PAGE + 1, SMALL - 8, SMALL - 1, SMALL, SMALL + 1]
@@ -253,7 +253,7 @@ def test_unpacking_is_what_plain_python_says(
     else:
         fault(unpacking[0], packed)
         unpacking[0].close()
-        unpacking[0] = Instance(load(UNPACKING), LIMIT_MS, GuestOutput())
+        unpacking[0] = Instance(load(UNPACKING), LIMITS, START_MS, GuestOutput())
 
 
 # alloc
@@ -300,16 +300,18 @@ def test_memory_beyond_what_the_hook_has_grown_does_not_count(start: Start) -> N
 MOVING = """
 import sys, wasmtime
 from sentinel_wasm.guest.instance import Instance
-from sentinel_wasm.guest.module import Module
+from sentinel_wasm.guest.limits import Limits
+from sentinel_wasm.guest.module import Engine, Module
 from sentinel_wasm.guest.output import GuestOutput
 
 # An engine that reserves no room behind a memory: each growth is a new place.
 config = wasmtime.Config()
+config.epoch_interruption = True
 config.memory_may_move = True
 config.memory_reservation = 0
 config.memory_reservation_for_growth = 0
-module = Module(wasmtime.Engine(config), bytes(wasmtime.wat2wasm(sys.stdin.read())), "filter.wasm")
-instance = Instance(module, 1000, GuestOutput())
+module = Module(Engine(config), bytes(wasmtime.wat2wasm(sys.stdin.read())), "filter.wasm")
+instance = Instance(module, Limits(event_ms=1000), 1000, GuestOutput())
 for number in range(20):
     data = b"%d" % number * 3000
     assert instance.call(0, data, "") == data
@@ -554,7 +556,7 @@ def test_faults_leave_no_memory_behind(load: Load, kind: str) -> None:
 
     def lose_instances(count: int) -> None:
         for _ in range(count):
-            instance = Instance(module, LIMIT_MS, GuestOutput())
+            instance = Instance(module, LIMITS, START_MS, GuestOutput())
             with contextlib.suppress(GuestFault):
                 call(instance)
             assert not instance.usable

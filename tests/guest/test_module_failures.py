@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,11 +88,13 @@ COMPLETE = {"correlation_id": "id-1", "status": 200}
 def answer(agent: Agent, event_type: str = "request_headers", payload: Any = HEADERS) -> dict[str, Any]:
     """The answer to a v1 event, checked as a strict proxy would."""
     request = {"version": 1, "event_type": event_type, "payload": payload}
-    return agent_response.check(agent.answer_v1(json.dumps(request).encode()))
+    return agent_response.check(agent.answer_v1(json.dumps(request).encode(), time.monotonic_ns()))
 
 
 def answer_v2(agent: Agent) -> dict[str, Any]:
-    raw = agent.answer_v2(0x10, json.dumps({"correlation_id": "id-1", **HEADERS}).encode())
+    raw = agent.answer_v2(
+        0x10, json.dumps({"correlation_id": "id-1", **HEADERS}).encode(), time.monotonic_ns()
+    )
     assert raw is not None
     return agent_response.check(raw)
 
@@ -193,5 +196,5 @@ def test_deep_configuration_gets_an_answer(start_agent: StartAgent, depth: int) 
     )
     config = b"[" * depth + b"]" * depth
     request = b'{"version":1,"event_type":"configure","payload":{"agent_id":"wasm","config":' + config + b"}}"
-    response = agent_response.check(agent.answer_v1(request))
+    response = agent_response.check(agent.answer_v1(request, time.monotonic_ns()))
     assert response["decision"] == "allow" or response["decision"]["block"]["status"] == 500

@@ -7,16 +7,15 @@ import struct
 from pathlib import Path
 
 import pytest
-import wasmtime
 
 from sentinel_wasm.errors import GuestFault, ModuleLoadError
 from sentinel_wasm.guest.abi import HOOKS, ON_REQUEST_HEADERS
-from sentinel_wasm.guest.module import Module
+from sentinel_wasm.guest.module import Engine, Module
 from sentinel_wasm.guest.pool import Pool
 
 from . import wat
 from .apart import run_python
-from .conftest import LIMIT_MS, Load, Start
+from .conftest import LIMITS, Load, Start
 
 DECIDING = HOOKS[:4]
 MEMORY = '(memory (export "memory") 1)'
@@ -41,7 +40,7 @@ def start_refused(load: Load, text: str) -> str:
     """The error of a module that loads but cannot be started."""
     module = load(text)
     with pytest.raises(ModuleLoadError) as caught:
-        Pool(module, 1, LIMIT_MS)
+        Pool(module, 1, LIMITS)
     return str(caught.value)
 
 
@@ -192,12 +191,12 @@ def test_shared_memory_is_refused(load: Load) -> None:
     assert "shared" in refused(load, fitting(memory='(memory (export "memory") 1 1 shared)'))
 
 
-def test_file_that_cannot_be_read_is_named(engine: wasmtime.Engine, tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_named(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ModuleLoadError, match=r"no_such\.wasm"):
         Module.load(engine, tmp_path / "no_such.wasm")
 
 
-def test_file_is_loaded(engine: wasmtime.Engine, tmp_path: Path) -> None:
+def test_file_is_loaded(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "filter.wasm"
     path.write_bytes(wat.binary(fitting()))
     assert Module.load(engine, path).name == str(path)
@@ -274,7 +273,7 @@ def test_import_that_a_module_may_use_resolves(start: Start, name: str, paramete
 REFUSED = """
 import sys, wasmtime
 from sentinel_wasm.errors import ModuleLoadError
-from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.guest.module import Engine, Module, make_engine
 
 try:
     Module(make_engine(), bytes(wasmtime.wat2wasm(sys.stdin.read())), "filter.wasm")

@@ -16,7 +16,7 @@ from sentinel_wasm.guest.instance import ConfigRefused, Instance
 from sentinel_wasm.guest.pool import Pool
 
 from . import wat
-from .conftest import LIMIT_MS, Load
+from .conftest import LIMITS, Load
 from .wat import returns
 
 SIZE = 4
@@ -82,7 +82,7 @@ def fill(load: Load) -> Iterator[Fill]:
     filled: list[Pool] = []
 
     def fill(text: str, size: int = SIZE) -> Pool:
-        filled.append(Pool(load(text), size, LIMIT_MS))
+        filled.append(Pool(load(text), size, LIMITS))
         return filled[-1]
 
     yield fill

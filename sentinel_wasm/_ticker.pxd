@@ -1,0 +1,33 @@
+"""Moves an engine's epoch while guests run."""
+
+from libc.stdint cimport int64_t
+
+cdef enum:
+    TICK_NS = 2000000
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+# Shared with the ticker's thread. `running` and `parked` are touched by atomics only, `stop` under the lock.
+ctypedef struct TickerState:
+    void* engine                # a clone, ours to delete
+    int running                 # guests that run now
+    int parked                  # the thread sleeps until it is woken
+    int stop
+    pthread_mutex_t lock
+    pthread_cond_t wake
+
+cdef class Ticker:
+    cdef TickerState state
+    cdef pthread_t thread
+    cdef bint started
+
+    cdef void enter(self) noexcept nogil
+    cdef void leave(self) noexcept nogil
+
+cdef int64_t ticks_until(int64_t deadline_ns, int64_t now_ns) noexcept nogil

@@ -1,0 +1,175 @@
+"""No module runs past its deadline or takes more memory than it may."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from sentinel_wasm.client import request_headers
+from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
+from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS
+from sentinel_wasm.guest.instance import Instance
+from sentinel_wasm.guest.limits import MIB, Limits
+from sentinel_wasm.guest.module import Engine, Module
+from sentinel_wasm.guest.output import GuestOutput
+from sentinel_wasm.guest.pool import Pool
+from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import FrameType, encode_v2
+
+from ..conftest import BuildWat, StartAgent
+from . import wat
+from .conftest import Load, Start
+
+SPIN = "(loop $spin (br $spin))"
+QUICK = Limits(event_ms=40, start_ms=60, restart_ms=60)
+
+# Where it spins: the module, and the reason's place.
+SPINNING = {
+    "hook": (wat.module(wat.hook(f"{SPIN} (i64.const 0)")), "on_request_headers"),
+    "alloc": (wat.module(wat.says("{}"), alloc=f"{SPIN} (i32.const 8)"), "alloc for on_request_headers"),
+}
+
+
+def reason_and_ms(instance: Instance) -> tuple[str, float]:
+    start = time.monotonic()
+    with pytest.raises(GuestFault) as caught:
+        instance.call(ON_REQUEST_HEADERS, b"{}", "id")
+    return str(caught.value), (time.monotonic() - start) * 1000
+
+
+@pytest.mark.parametrize("place", SPINNING)
+def test_guest_that_spins_is_interrupted(start: Start, place: str) -> None:
+    text, where = SPINNING[place]
+    instance = start(text)
+    reason, took_ms = reason_and_ms(instance)
+    assert reason == f"deadline of 40 ms exceeded in {where}"
+    assert took_ms >= 40
+    assert not instance.usable
+
+
+def test_interruption_is_at_most_a_few_ms_late(start: Start) -> None:
+    """The best of ten: a machine under load is late for its own reasons."""
+    assert min(reason_and_ms(start(SPINNING["hook"][0]))[1] for _ in range(10)) < 47
+
+
+def test_dealloc_that_spins_costs_the_instance_not_the_result(start: Start) -> None:
+    instance = start(wat.module(wat.says("{}"), dealloc=SPIN))
+    assert instance.call(ON_REQUEST_HEADERS, b"{}", "id") == b"{}"
+    assert str(instance.guest.lost) == "deadline of 40 ms exceeded in dealloc for on_request_headers"
+
+
+def test_event_whose_time_is_over_does_not_reach_the_module(start: Start) -> None:
+    instance = start(wat.module(wat.hook("unreachable")))
+    with pytest.raises(ModuleError, match="deadline of 40 ms exceeded before the module was asked"):
+        instance.call(ON_REQUEST_HEADERS, b"{}", "id", time.monotonic_ns() - 1)
+    assert instance.usable
+
+
+@pytest.mark.parametrize(
+    ("extra", "where"),
+    [
+        (f"(func $s {SPIN}) (start $s)", "the start function"),
+        (f'(func (export "_initialize") {SPIN})', "_initialize"),
+        (wat.hook(f"{SPIN} (i64.const 0)", "on_configure"), "on_configure"),
+    ],
+)
+def test_start_that_spins_is_one_clear_error(load: Load, extra: str, where: str) -> None:
+    with pytest.raises(ModuleLoadError, match=f"deadline of 60 ms exceeded in {where}"):
+        Pool(load(wat.module(wat.says("{}"), extra)), 1, QUICK)
+
+
+def test_deadline_is_an_answer_and_the_next_event_is_healthy(
+    start_agent: StartAgent, build_wat: BuildWat
+) -> None:
+    """Traps for the first: a fresh instance, which spins at nothing, answers the second."""
+    text = wat.module(
+        wat.hook(
+            f"(if (i32.eq (i32.load8_u offset=11 (local.get $p)) (i32.const 80)) (then {SPIN})) (i64.const 0)"
+        )
+    )
+    agent = start_agent(build_wat(text), "--timeout-ms", "40")
+    with agent.v2() as client:
+        start = time.monotonic()
+        answer = client.ask(EventKind.REQUEST_HEADERS, request_headers("slow", "POST"))
+        assert answer["decision"]["block"]["status"] == 500
+        assert answer["audit"]["reason_codes"] == ["deadline of 40 ms exceeded in on_request_headers"]
+        assert 0.04 <= time.monotonic() - start < 1
+        assert client.ask(EventKind.REQUEST_HEADERS, request_headers("next"))["decision"] == "allow"
+
+
+def test_waiting_behind_a_slow_event_counts(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    agent = start_agent(build_wat(SPINNING["hook"][0]), "--timeout-ms", "30", "--fail-open")
+    frames = [
+        encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers(name))) for name in ("one", "two")
+    ]
+    with agent.v2() as client:
+        client.send(b"".join(frames))
+        reasons = [orjson.loads(client.receive())["audit"]["reason_codes"][0] for _ in frames]
+    assert reasons == [
+        "deadline of 30 ms exceeded in on_request_headers",
+        "deadline of 30 ms exceeded before the module was asked",
+    ]
+
+
+def test_ticker_parks_when_nothing_runs(engine: Engine, start: Start) -> None:
+    start(wat.module(wat.says("{}"))).call(ON_REQUEST_HEADERS, b"{}", "id")
+    end = time.monotonic() + 5
+    while not engine.ticker.is_parked:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    # And wakes for the next that needs it.
+    assert "deadline" in reason_and_ms(start(SPINNING["hook"][0]))[0]
+
+
+def test_idle_agent_uses_no_processor(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    agent = start_agent(build_wat(wat.module(wat.says('{"decision":"allow"}'))))
+    with agent.v2() as client:
+        client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))
+        time.sleep(0.3)
+        before = cpu_seconds(agent.process.pid)
+        time.sleep(2)
+        # 0.5% of a core; the kernel counts in steps of 10 ms.
+        assert cpu_seconds(agent.process.pid) - before <= 0.01
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+# Memory
+
+
+def test_growth_past_the_limit_fails_inside_the_guest(load: Load) -> None:
+    text = wat.module(
+        wat.hook(
+            f"(i32.store (i32.const 256) (memory.grow (i32.const 1000))) {wat.returns(256, 4)}",
+        )
+    )
+    for memory_bytes, grown in ((16 * MIB, False), (128 * MIB, True)):
+        instance = Instance(load(text), Limits(memory_bytes=memory_bytes), 1000, GuestOutput())
+        result = instance.call(ON_REQUEST_HEADERS, b"{}", "id")
+        assert (result != b"\xff\xff\xff\xff") is grown
+
+
+def test_module_that_declares_more_than_the_limit_is_one_clear_error(load: Load) -> None:
+    text = wat.module(wat.says("{}"), pages=1000)
+    with pytest.raises(ModuleLoadError, match=r"memory.*limit"):
+        Pool(load(text), 1, Limits(memory_bytes=16 * MIB))
+
+
+def test_table_that_is_too_large_is_one_clear_error(load: Load) -> None:
+    text = wat.module(wat.says("{}"), "(table 2000000 funcref)")
+    with pytest.raises(ModuleLoadError, match="table"):
+        Pool(load(text), 1, Limits())
+
+
+def test_module_file_over_its_limit_is_refused(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "large.wasm"
+    with path.open("wb") as file:
+        file.truncate(2 * MIB)
+    with pytest.raises(ModuleLoadError, match="more than --max-module-size allows"):
+        Module.load(engine, path, MIB)
