@@ -13,7 +13,7 @@ from sentinel_wasm._fastpath import GuestCall, cause
 from sentinel_wasm._hostcalls import Host
 from sentinel_wasm.errors import GuestFault
 from sentinel_wasm.guest import abi
-from sentinel_wasm.guest.limits import TABLE_ELEMENTS, Limits
+from sentinel_wasm.guest.limits import MIB, TABLE_ELEMENTS, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
@@ -63,6 +63,8 @@ class Instance:
             words = self._host.ended_by() or cause(None if code is None else code.value, str(error))
             if code is TrapCode.INTERRUPT:
                 words = self._host.too_late()
+            if "exceeds memory limits" in words:
+                raise GuestFault(f"{words}; --memory-limit allows {limits.memory_bytes // MIB} MiB") from None
             raise GuestFault(f"{words} in {with_what}") from None
         finally:
             module.engine.ticker.__exit__()
