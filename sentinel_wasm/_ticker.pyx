@@ -34,6 +34,8 @@ cdef extern from * nogil:
     void sw_store(int*, int)
     int sw_add(int*, int)
 
+TICK_MS = TICK_NS // 1000000
+
 cdef enum:
     CALM_TICKS = 25             # without a running guest, before the thread parks
 

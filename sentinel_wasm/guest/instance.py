@@ -8,16 +8,17 @@ from typing import Any
 
 from wasmtime import Func, Memory, Store, Trap, TrapCode, WasiConfig, WasmtimeError
 from wasmtime import _ffi as ffi
+from wasmtime._instance import InstanceExports
 
 from sentinel_wasm._fastpath import GuestCall, cause
 from sentinel_wasm._hostcalls import Host
+from sentinel_wasm._ticker import TICK_MS
 from sentinel_wasm.errors import GuestFault
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.limits import MIB, TABLE_ELEMENTS, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
-TICK_MS = 2
 _SHOWN = 200  # characters of a module's own text in a reason
 
 
@@ -47,28 +48,7 @@ class Instance:
         self._store.set_limits(
             memory_size=limits.memory_bytes, table_elements=TABLE_ELEMENTS, instances=1, memories=1
         )
-        self._store.set_epoch_deadline(start_ms // TICK_MS + 2)
-        self._host.begin(start_ms)
-        module.engine.ticker.__enter__()
-        try:
-            with_what = "the start function"
-            exports = module.linked.instantiate(self._store).exports(self._store)
-            if module.has_initialize:
-                with_what = "_initialize"
-                initialize = exports["_initialize"]
-                assert isinstance(initialize, Func)
-                initialize(self._store)
-        except (Trap, WasmtimeError) as error:
-            code = error.trap_code if isinstance(error, Trap) else None
-            words = self._host.ended_by() or cause(None if code is None else code.value, str(error))
-            if code is TrapCode.INTERRUPT:
-                words = self._host.too_late()
-            if "exceeds memory limits" in words:
-                raise GuestFault(f"{words}; --memory-limit allows {limits.memory_bytes // MIB} MiB") from None
-            raise GuestFault(f"{words} in {with_what}") from None
-        finally:
-            module.engine.ticker.__exit__()
-            self._take_output("")
+        exports = self._start(start_ms)
         self.guest = GuestCall(
             self._store,
             self._host,
@@ -121,6 +101,33 @@ class Instance:
         """Free the store now."""
         self.guest.retire()
         self._store.close()
+
+    def _start(self, start_ms: int) -> InstanceExports:
+        self._store.set_epoch_deadline(start_ms // TICK_MS + 2)
+        self._host.begin(start_ms)
+        where = "the start function"
+        try:
+            with self.module.engine.ticker:
+                exports = self.module.linked.instantiate(self._store).exports(self._store)
+                if self.module.has_initialize:
+                    where = "_initialize"
+                    initialize = exports["_initialize"]
+                    assert isinstance(initialize, Func)
+                    initialize(self._store)
+        except (Trap, WasmtimeError) as error:
+            raise GuestFault(self._start_reason(error, where)) from None
+        finally:
+            self._take_output("")
+        return exports
+
+    def _start_reason(self, error: Trap | WasmtimeError, where: str) -> str:
+        code = error.trap_code if isinstance(error, Trap) else None
+        words = self._host.ended_by() or cause(None if code is None else code.value, str(error))
+        if code is TrapCode.INTERRUPT:
+            words = self._host.too_late()
+        if "exceeds memory limits" in words:
+            return f"{words}; --memory-limit allows {self._limits.memory_bytes // MIB} MiB"
+        return f"{words} in {where}"
 
     def _take_output(self, correlation_id: str) -> None:
         records, dropped = self._host.take_output()
