@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import time
@@ -154,9 +155,11 @@ def start_proxy(
         TIMEOUT: TIMEOUT.replace("50", str(_PATIENT_TIMEOUT_MS)),
         **changes,
     }
-    for old, new in replacements.items():
+    for old in replacements:
         assert configuration.count(old) == 1, f"{old!r} is not once in {kind.name}.kdl"
-        configuration = configuration.replace(old, new)
+    # All in one pass: a port that begins with 3000 must not be taken for the one to replace.
+    any_old = re.compile("|".join(map(re.escape, replacements)))
+    configuration = any_old.sub(lambda found: replacements[found[0]], configuration)
     return RunningProxy(kind.binary(), configuration, directory, port)
 
 
