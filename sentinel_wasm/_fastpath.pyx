@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from sentinel_wasm._hostcalls cimport Host, monotonic_ns
 from sentinel_wasm._json cimport (
-    Cursor, Span, empty, integer, key, named, next_member, number, scalar, take, text, white,
+    Cursor, Span, integer, key, named, next_member, number, scalar, take, text, white,
 )
 from sentinel_wasm._ticker cimport Ticker, ticks_until
 from sentinel_wasm._wasmtime cimport (
@@ -167,7 +167,7 @@ cdef inline bint once(Cursor* c, Span* field) noexcept nogil:
 cdef bint metadata(Cursor* c, Found* found) noexcept nogil:
     cdef Span name
     cdef bint more = True
-    if found.client_ip.at != NULL or found.metadata_id.at != NULL or not take(c, c'{') or empty(c, c'}'):
+    if found.client_ip.at != NULL or found.metadata_id.at != NULL or not take(c, c'{') or take(c, c'}'):
         return False
     while more:
         if not key(c, &name):
@@ -349,7 +349,7 @@ cdef class Normaliser:
             return False
         o[0] = c'{'
         o += 1
-        more = not empty(c, c'}')
+        more = not take(c, c'}')
         while more:
             if count == MAX_HEADERS or not key(c, &name):
                 return False
@@ -405,7 +405,7 @@ cdef class Normaliser:
             return NULL
         o[0] = c'[' if self.lists else c'"'
         o += 1
-        if not empty(c, c']'):
+        if not take(c, c']'):
             while True:
                 if not text(c, &value, True):
                     return NULL

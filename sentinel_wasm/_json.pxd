@@ -140,10 +140,5 @@ cdef inline bint next_member(Cursor* c, bint* more) noexcept nogil:
     return True
 
 
-cdef inline bint empty(Cursor* c, char closing) noexcept nogil:
-    """Behind an opening bracket: is it closed at once? Then the cursor is behind it."""
-    return take(c, closing)
-
-
 cdef inline bint named(const Span* name, const char* what, size_t length) noexcept nogil:
     return name.length == length and memcmp(name.at, what, length) == 0

@@ -13,7 +13,7 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
         pass
 
-# Shared with the ticker's thread. `running` and `parked` are touched by atomics only, `stop` under the lock.
+# Shared with the ticker's thread: the three flags are touched by atomics only.
 ctypedef struct TickerState:
     void* engine                # a clone, ours to delete
     int running                 # guests that run now

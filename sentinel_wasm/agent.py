@@ -148,11 +148,11 @@ class Agent:
     def _ask(self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int) -> bytes:
         """The answer to a header event: results repeat, so their answers are kept."""
         if not self._module.hooks[hook]:
-            return answers.encode(ALLOW, version)
+            return answers.allow(version)
         try:
             result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id, deadline_ns)
             if result is None:
-                decision, answer = ALLOW, answers.encode(ALLOW, version)
+                decision, answer = ALLOW, answers.allow(version)
             else:
                 decision, answer = self._kept.get((result, hook, version)) or self._keep(
                     result, hook, version
@@ -273,7 +273,7 @@ class Agent:
         if name not in self._unknown_seen and len(self._unknown_seen) < 100:
             self._unknown_seen.add(name)
             _log.warning("unknown event type, allowed; said once", event_type=name)
-        return answers.encode(ALLOW, version)
+        return answers.allow(version)
 
     def _log_decision(self, decision: Decision, hook: int, correlation_id: str) -> None:
         _log.info("decided", hook=abi.HOOKS[hook], correlation_id=correlation_id, **decision.summary())

@@ -35,10 +35,10 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def unlink(path: Path, identity: tuple[int, int]) -> None:
+def unlink(path: Path, ours: tuple[int, int]) -> None:
     """Remove the socket file, unless another agent has put its own there."""
     try:
-        if _identity(path) == identity:
+        if identity(path) == ours:
             path.unlink()
     except FileNotFoundError:
         pass
@@ -46,10 +46,6 @@ def unlink(path: Path, identity: tuple[int, int]) -> None:
 
 def identity(path: Path) -> tuple[int, int]:
     """What tells this file from a later one at the same path."""
-    return _identity(path)
-
-
-def _identity(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
 
