@@ -81,9 +81,9 @@ def test_map_a_fresh_result(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.benchmark(group="whole event")
 def test_v1_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
-    benchmark(agent.answer_v1, work.frame_v1(12), work.FAR_NS)
+    benchmark(agent.answer_v1, work.frame_v1(12), work.FAR_NS, work.no_reply)
 
 
 @pytest.mark.benchmark(group="whole event")
 def test_v2_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
-    benchmark(agent.answer_v2, 0x10, work.frame_v2(12), work.FAR_NS)
+    benchmark(agent.answer_v2, 0x10, work.frame_v2(12), work.FAR_NS, work.no_reply)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
 import wasmtime
 
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import Limits
-from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
+from sentinel_wasm.settings import Isolation, Settings
+
+UNDER_WAY = 8  # requests at once
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 SIZES = (4, 12, 40)
 FAR_NS = 2**61  # a deadline that no run reaches
@@ -89,7 +98,35 @@ def trivial_module() -> Module:
 
 
 def trivial_instance() -> Instance:
-    return Instance(trivial_module(), Limits(), 1000, GuestOutput())
+    instance = Instance(trivial_module(), Limits(), GuestOutput())
+    instance.start_within(None, 1000)
+    return instance
+
+
+def whole_request(language: str, isolation: Isolation) -> Callable[[], None]:
+    """One request begins and another ends, as often as it is called: request and response headers, body."""
+    path = EXAMPLES / language / "security.wasm"
+    module = Module.load(make_engine(instances=300), path)
+    agent = Agent(Settings(module=path, isolation=isolation, timeout_ms=10_000), module)
+    names = [b"%011d" % number for number in range(1000)]
+    opening = [frame_v2(12).replace(b"iuKtfzn2R7A", name) for name in names]
+    response = {"correlation_id": "iuKtfzn2R7A", "headers": headers(4), "status": 200}
+    middle = [orjson.dumps(response).replace(b"iuKtfzn2R7A", name) for name in names]
+    body = {"correlation_id": "iuKtfzn2R7A", "data": "e30=", "is_last": True, "chunk_index": 0}
+    closing = [orjson.dumps(body).replace(b"iuKtfzn2R7A", name) for name in names]
+    numbers = itertools.cycle(range(len(names)))
+
+    def request() -> None:
+        number = next(numbers)
+        agent.answer_v2(0x10, opening[number], time.monotonic_ns(), no_reply)
+        agent.answer_v2(0x12, middle[number - UNDER_WAY], time.monotonic_ns(), no_reply)
+        agent.answer_v2(0x13, closing[number - UNDER_WAY], time.monotonic_ns(), no_reply)
+
+    return request
+
+
+def no_reply(*_: object) -> None:
+    raise AssertionError("a quick module's events are answered at once")
 
 
 def wasmtime_py_call(data: bytes) -> Callable[[], bytes]:

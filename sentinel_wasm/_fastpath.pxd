@@ -3,17 +3,14 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from sentinel_wasm._hostcalls cimport Host
+from sentinel_wasm._instances cimport Guest, HOOKS, Outcome, Plan, PlanState, RESULT_BYTES, Step
 from sentinel_wasm._json cimport Cursor, Span
-from sentinel_wasm._ticker cimport Ticker
-from sentinel_wasm._wasmtime cimport (
-    wasm_trap_t, wasmtime_context_t, wasmtime_error_t, wasmtime_func_t, wasmtime_memory_t,
-)
+from sentinel_wasm._wasmtime cimport wasmtime_func_t, wasmtime_val_raw_t
 
 cdef enum:
-    HOOKS = 6                   # the most functions one GuestCall can hold
-    RESULT_BYTES = 1048576      # a longer result is refused before a buffer is made
-    TRAP_INTERRUPT = 10         # wasmtime/trap.h: the epoch has passed the store's deadline
+    SLOW_NS = 2000000           # guests may hold the event loop so long in one turn
+    SAMPLE_NS = 1000000
+    QUICK_NS = 50000
 
 cdef class FrameBuffer:
     # The bytes between start and end are unread; those from end to capacity are lent out by __getbuffer__.
@@ -56,49 +53,27 @@ cdef class Normaliser:
     cdef char* values(self, Cursor* c, char* o, bint cookie) noexcept nogil
     cdef bytes build(self, const Found* found, const Span* id)
 
-cdef enum Step:
-    STEP_NONE
-    STEP_ALLOC
-    STEP_HOOK
-    STEP_DEALLOC
+cdef class Pace:
+    cdef int64_t turn_ns            # when the events of this turn came in
+    cdef int64_t began_ns           # its first call
+    cdef int64_t sampled_ns         # the thread's clock was read last,
+    cdef int64_t sampled_cpu_ns     # and said this
+    cdef int64_t slept_ns           # by guests, since then
+    cdef readonly bint overran
 
-# How a call ended. FAILED_ codes carry no trap.
-cdef enum Ending:
-    RETURNED
-    TRAPPED
-    FAILED_NO_MEMORY
-    FAILED_ALLOC_POINTER
-    FAILED_RESULT_POINTER
-    FAILED_RESULT_LENGTH
-    FAILED_HOST_MEMORY
+    cdef void before(self, int64_t arrived_ns, int64_t now_ns) noexcept nogil
+    cdef void after(self, int64_t began_ns, int64_t slept_ns) noexcept nogil
 
-cdef struct Outcome:
-    Ending ending
-    Step step                   # where it trapped
-    wasm_trap_t* trap           # ours to free, as the error
-    wasmtime_error_t* error
-    uint32_t length             # of the result, in GuestCall.result
+cdef void call_guest(
+    const PlanState* plan, Guest* guest, int hook, const char* data, uint32_t length, int64_t deadline_ns,
+    int64_t now_ns, Outcome* out) noexcept nogil
+cdef int64_t thread_cpu_ns() noexcept nogil
 
 cdef class GuestCall:
-    cdef object owner           # keeps the store, and so all below, alive
-    cdef Host host
-    cdef Ticker ticker
-    cdef wasmtime_context_t* context
-    cdef wasmtime_memory_t memory
-    cdef wasmtime_func_t alloc
-    cdef wasmtime_func_t dealloc
-    cdef wasmtime_func_t hooks[HOOKS]
-    cdef list names
-    cdef char* result
-    cdef size_t result_capacity
-    # False once a call has left the guest in a state that cannot be trusted.
-    cdef readonly bint usable
-    # Why, where the last result was sound all the same: dealloc trapped after it.
+    cdef Plan plan
+    cdef Pace pace
+    cdef Guest guest
+    # After a call that returned: there is output, a loss, or a pace to look at.
+    cdef readonly bint needs_care
+    # Why the guest cannot be used although its last result was sound: dealloc trapped after it.
     cdef readonly object lost
-
-    cdef bint enter(
-        self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil
-    cdef void give_back(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil
-    cdef void run(self, int hook, const char* data, uint32_t length, Outcome* out) noexcept nogil
-    cdef bint keep(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil
-    cdef object fault(self, int hook, Outcome* out)

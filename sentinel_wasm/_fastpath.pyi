@@ -1,8 +1,7 @@
-from typing import Any
+from sentinel_wasm._instances import Plan
+from sentinel_wasm.errors import ModuleError
 
-from sentinel_wasm._hostcalls import Host
-from sentinel_wasm._ticker import Ticker
-from sentinel_wasm.errors import GuestFault
+def return_large_buffers() -> None: ...
 
 class FrameBuffer:
     protocol: int
@@ -18,22 +17,21 @@ class Normaliser:
     def __init__(self, names: str, lists: bool) -> None: ...
     def event(self, frame_type: int, frame: bytes) -> tuple[int, int, str, bytes] | None: ...
 
+class Pace:
+    overran: bool
+    def reset(self) -> None: ...
+
 class GuestCall:
-    usable: bool
-    lost: GuestFault | None
-    def __init__(
-        self,
-        owner: Any,
-        host: Host,
-        ticker: Ticker,
-        context: int,
-        memory: int,
-        alloc: int,
-        dealloc: int,
-        hooks: list[int],
-        names: list[str],
-    ) -> None: ...
+    needs_care: bool
+    lost: ModuleError | None
+    def __init__(self, plan: Plan, pace: Pace | None = None) -> None: ...
+    @property
+    def usable(self) -> bool: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def has_output(self) -> bool: ...
+    def take_output(self) -> tuple[list[tuple[int, bytes]], int]: ...
+    def start(self, deadline_ns: int, limit_ns: int) -> None: ...
     def call(self, hook: int, data: bytes, deadline_ns: int, limit_ns: int) -> bytes | None: ...
     def retire(self) -> None: ...
-
-def cause(code: int | None, message: str) -> str: ...

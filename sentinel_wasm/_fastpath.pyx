@@ -7,26 +7,38 @@ with `guest.inputs`, GuestCall the sequence in guest-abi.md, "One call".
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
+from posix.time cimport CLOCK_THREAD_CPUTIME_ID
 
-from sentinel_wasm._hostcalls cimport Host, monotonic_ns
+from sentinel_wasm._hostcalls cimport begin, clock_ns, monotonic_ns, take_output
+from sentinel_wasm._instances cimport (
+    FAILED_ALLOC_POINTER, FAILED_HOST_MEMORY, FAILED_NO_MEMORY, FAILED_RESULT_LENGTH, FAILED_RESULT_POINTER,
+    FAILED_TOO_LATE, RETURNED, STEP_ALLOC, STEP_DEALLOC, STEP_HOOK, TRAPPED, failed, fault, free_guest,
+    start_guest,
+)
 from sentinel_wasm._json cimport (
     Cursor, Span, integer, key, named, next_member, number, scalar, take, text, white,
 )
-from sentinel_wasm._ticker cimport Ticker, ticks_until
-from sentinel_wasm._wasmtime cimport (
-    api, wasm_byte_vec_t, wasmtime_context_t, wasmtime_func_t, wasmtime_memory_t, wasmtime_val_raw_t,
-)
+from sentinel_wasm._ticker cimport enter, leave, ticks_until
+from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 
-import re
+from sentinel_wasm.errors import FrameError
 
-from wasmtime import TrapCode
-
-from sentinel_wasm.errors import FrameError, GuestFault, ModuleError
+cdef extern from *:
+    """
+    #include <malloc.h>
+    static void sw_return_large_buffers(void) {
+    #ifdef __GLIBC__
+        mallopt(M_MMAP_THRESHOLD, 524288);
+    #endif
+    }
+    """
+    void sw_return_large_buffers()
 
 cdef enum:
+    DEALLOC_TICKS = 5           # 8 to 10 ms
     CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
     MAX_V1 = 10485760           # agent-protocol.md, section 2
     MAX_V2 = 16777216           # section 3; counts the type byte
@@ -37,6 +49,14 @@ cdef enum:
     NAMES_CANONICAL = 0
     NAMES_LOWER = 1
     NAMES_AS_IS = 2
+
+
+def return_large_buffers() -> None:
+    """Let what large frames took go back to the system, for this whole process.
+
+    glibc would keep some of it, once it has seen that such sizes are freed (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    sw_return_large_buffers()
 
 
 cdef inline uint32_t big_endian(const char* data) noexcept nogil:
@@ -193,22 +213,27 @@ cdef inline bint digits(const char* p, const char* end) noexcept nogil:
     return p == end
 
 
+cdef inline const char* first(const char* p, const char* end, char what) noexcept nogil:
+    while p < end and p[0] != what:
+        p += 1
+    return p
+
+
 cdef Span bare_ip(const Span* client_ip) noexcept nogil:
     """Without port and brackets, as `guest.inputs.bare_ip`."""
-    cdef const char* p = client_ip.at
-    cdef const char* end = client_ip.at + client_ip.length
+    cdef const char* start = client_ip.at
+    cdef const char* end = start + client_ip.length
+    cdef const char* p
     cdef Span bare = client_ip[0]
-    cdef bint bracket = p < end and p[0] == c'['
-    while p < end and p[0] != (c']' if bracket else c':'):
-        p += 1
-    if p == end:
-        return bare
-    if bracket:
-        if p + 1 == end or (p[1] == c':' and digits(p + 2, end)):
-            bare.at = client_ip.at + 1
+    if start < end and start[0] == c'[':
+        p = first(start, end, c']')
+        if p < end and (p + 1 == end or (p[1] == c':' and digits(p + 2, end))):
+            bare.at = start + 1
             bare.length = p - bare.at
-    elif digits(p + 1, end):
-        bare.length = p - bare.at
+            return bare
+    p = first(start, end, c':')
+    if p < end and digits(p + 1, end):
+        bare.length = p - start
     return bare
 
 
@@ -468,184 +493,221 @@ cdef inline bint is_cookie(const char* name) noexcept nogil:
     return True
 
 
-_NUMBER = re.compile(r"^\d+: ")
+cdef bint enter_guest(
+        Guest* guest, const wasmtime_func_t* function, wasmtime_val_raw_t* values, Step step,
+        Outcome* out) noexcept nogil:
+    out.error = api.wasmtime_func_call_unchecked(guest.context, function, values, 2, &out.trap)
+    out.step = step
+    return out.error == NULL and out.trap == NULL
 
 
-def cause(code: int | None, message: str) -> str:
-    """What an operator reads: wasmtime's name for the trap, or the cause without backtrace and addresses."""
-    if code is not None:
-        return "trap: " + TrapCode(code).name.lower().replace("_", " ")
-    return _NUMBER.sub("", message.rstrip("\0").strip().rpartition("\n")[2].strip()) or "an unknown failure"
+cdef void give_back(Guest* guest, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
+    cdef wasmtime_val_raw_t values[2]
+    if out.trap != NULL or out.error != NULL:
+        return
+    values[0].i64 = pointer
+    values[1].i64 = length
+    enter_guest(guest, &guest.dealloc, values, STEP_DEALLOC, out)
+
+
+cdef bint keep(Guest* guest, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
+    """Copy the result out of the guest's memory as it is now (any call may have moved it)."""
+    cdef char* larger
+    if pointer == 0 or length == 0:
+        return True
+    if length > RESULT_BYTES:
+        out.ending = FAILED_RESULT_LENGTH
+        return False
+    if <uint64_t>pointer + length > api.wasmtime_memory_data_size(guest.context, &guest.memory):
+        out.ending = FAILED_RESULT_POINTER
+        return False
+    if length > guest.result_capacity:
+        larger = <char*>realloc(guest.result, length)
+        if larger == NULL:
+            out.ending = FAILED_HOST_MEMORY
+            return False
+        guest.result = larger
+        guest.result_capacity = length
+    memcpy(guest.result, api.wasmtime_memory_data(guest.context, &guest.memory) + pointer, length)
+    out.length = length
+    return True
+
+
+cdef void run(Guest* guest, int hook, const char* data, uint32_t length, Outcome* out) noexcept nogil:
+    """One call as guest-abi.md has it, but the result is copied out before the input is freed."""
+    cdef wasmtime_val_raw_t values[2]
+    cdef uint32_t pointer, result
+    cdef uint64_t packed
+    values[0].i64 = length
+    if not enter_guest(guest, &guest.alloc, values, STEP_ALLOC, out):
+        return
+    pointer = <uint32_t>values[0].i32
+    if pointer == 0:
+        out.ending = FAILED_NO_MEMORY
+        return
+    if <uint64_t>pointer + length > api.wasmtime_memory_data_size(guest.context, &guest.memory):
+        out.ending = FAILED_ALLOC_POINTER
+        return
+    memcpy(api.wasmtime_memory_data(guest.context, &guest.memory) + pointer, data, length)
+    values[0].i64 = pointer
+    values[1].i64 = length
+    if not enter_guest(guest, &guest.hooks[hook], values, STEP_HOOK, out):
+        return
+    packed = <uint64_t>values[0].i64
+    result = <uint32_t>(packed >> 32)
+    if not keep(guest, result, <uint32_t>packed, out):
+        return
+    out.ending = RETURNED
+    # What follows must not cost the result, nor the time that is left to send it.
+    api.wasmtime_context_set_epoch_deadline(
+        guest.context, <uint64_t>min(ticks_until(guest.host.deadline_ns, monotonic_ns()), DEALLOC_TICKS))
+    give_back(guest, pointer, length, out)
+    if out.length:
+        give_back(guest, result, out.length, out)
+
+
+cdef void call_guest(
+        const PlanState* plan, Guest* guest, int hook, const char* data, uint32_t length,
+        int64_t deadline_ns, int64_t now_ns, Outcome* out) noexcept nogil:
+    """Call a hook; afterwards `guest.usable` says whether the guest may run again."""
+    out.trap = NULL
+    out.error = NULL
+    out.length = 0
+    out.hook = hook
+    if now_ns >= deadline_ns:
+        out.ending = FAILED_TOO_LATE
+        return
+    out.ending = TRAPPED
+    begin(&guest.host, deadline_ns)
+    api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(deadline_ns, now_ns))
+    enter(plan.ticker)
+    run(guest, hook, data, length, out)
+    leave(plan.ticker)
+    if out.ending != RETURNED or out.trap != NULL or out.error != NULL:
+        guest.usable = False
+
+
+cdef int64_t thread_cpu_ns() noexcept nogil:
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID)
+
+
+cdef class Pace:
+    """Tells when guests hold the event loop's thread for too long: over 2 ms in one turn of the loop.
+
+    A turn is known by its events' arrival. Calls under 50 µs do not count, however many: a worker would not
+    be quicker with them. What counts is the thread's own time and what guests slept: one that another process
+    has pushed aside is not slow.
+    """
+
+    cdef inline void before(self, int64_t arrived_ns, int64_t now_ns) noexcept nogil:
+        if arrived_ns == self.turn_ns:
+            return
+        self.turn_ns = arrived_ns
+        self.began_ns = now_ns
+        # The clock costs a system call: a sample is good for 1 ms.
+        if now_ns - self.sampled_ns > SAMPLE_NS:
+            self.sampled_ns = now_ns
+            self.sampled_cpu_ns = thread_cpu_ns()
+            self.slept_ns = 0
+
+    cdef inline void after(self, int64_t began_ns, int64_t slept_ns) noexcept nogil:
+        cdef int64_t now = monotonic_ns()
+        cdef int64_t used
+        self.slept_ns += slept_ns
+        if now - self.turn_ns > SLOW_NS and now - began_ns > QUICK_NS:
+            used = thread_cpu_ns() - self.sampled_cpu_ns + self.slept_ns
+            if used - (self.began_ns - self.sampled_ns) > SLOW_NS:
+                self.overran = True
+
+    def reset(self) -> None:
+        """Forget that guests were slow."""
+        self.overran = False
 
 
 cdef class GuestCall:
-    """The exports of one instance, called through wasmtime's C API.
+    """One guest: started, called and freed on the caller's thread, one call at a time.
 
-    Call `call` from one thread at a time. When `usable` is false the instance must not be called again.
-    `owner` must keep the store alive; `memory`, `alloc`, `dealloc` and `hooks` are addresses of
-    wasmtime_memory_t and wasmtime_func_t structs (copied), 0 for a hook that is not exported; `names` are the
-    hooks' names for messages.
+    When `usable` is false it must be started (again) before a call.
     """
 
-    def __cinit__(
-            self, object owner, Host host, Ticker ticker, uintptr_t context, uintptr_t memory,
-            uintptr_t alloc, uintptr_t dealloc, hooks: list[int], list names):
-        cdef uintptr_t address
-        if len(hooks) > HOOKS or len(hooks) != len(names):
-            raise ValueError("too many hooks, or not as many names")
-        self.owner = owner
-        self.host = host
-        self.ticker = ticker
-        self.context = <wasmtime_context_t*>context
-        self.memory = (<wasmtime_memory_t*>memory)[0]
-        self.alloc = (<wasmtime_func_t*>alloc)[0]
-        self.dealloc = (<wasmtime_func_t*>dealloc)[0]
-        self.names = names
-        for index, address in enumerate(hooks):
-            if address:
-                self.hooks[<int>index] = (<wasmtime_func_t*>address)[0]
-        self.usable = True
+    def __cinit__(self, Plan plan not None, Pace pace=None):
+        self.plan = plan
+        self.pace = pace
 
     def __dealloc__(self):
-        free(self.result)
+        free_guest(&self.guest)
+
+    @property
+    def usable(self) -> bool:
+        return self.guest.usable
+
+    @property
+    def memory_bytes(self) -> int:
+        """How large its memory has become."""
+        if self.guest.store == NULL:
+            return 0
+        return api.wasmtime_memory_data_size(self.guest.context, &self.guest.memory)
+
+    @property
+    def has_output(self) -> bool:
+        return self.guest.host.output.used != 0
+
+    def take_output(self) -> tuple[list[tuple[int, bytes]], int]:
+        """What the guest printed or logged since the last call, as (channel, bytes), and bytes left out."""
+        return take_output(&self.guest.host.output)
+
+    def start(self, int64_t deadline_ns, int64_t limit_ns) -> None:
+        """Make a fresh instance. Raises GuestFault (trap, deadline, exit, more memory than allowed)."""
+        cdef Outcome out
+        cdef bint started
+        cdef int64_t now = monotonic_ns()
+        self.retire()
+        if self.pace is not None:
+            self.pace.before(deadline_ns - limit_ns, now)
+        started = start_guest(&self.plan.state, &self.guest, deadline_ns, &out)
+        if self.pace is not None:
+            self.pace.after(now, self.guest.host.slept_ns)
+        if not started:
+            raise fault(self.plan, &out, &self.guest.host.ended, limit_ns)
 
     def call(self, int hook, bytes data not None, int64_t deadline_ns, int64_t limit_ns) -> bytes | None:
         """Give `data` to a hook; its result's bytes, or None where pointer or length is 0.
 
         The guest is interrupted at `deadline_ns` (CLOCK_MONOTONIC), or up to 4 ms later; `limit_ns` is the
-        time that the event had, for the message. Raises GuestFault (trap, deadline, exit, bad pointer,
-        result over 1 MiB, no memory in the guest), and ModuleError where the deadline has passed before the
-        call.
+        time that the event had. Raises GuestFault (trap, deadline, exit, bad pointer, result over 1 MiB, no
+        memory in the guest), and ModuleError where the deadline has passed before the call.
         """
         cdef Outcome out
         cdef int64_t now
-        if hook < 0 or hook >= HOOKS or self.hooks[hook].store_id == 0:
+        if hook < 0 or hook >= HOOKS or self.guest.hooks[hook].store_id == 0:
             raise ValueError(f"hook {hook} is not exported")
-        if not self.usable:
+        if not self.guest.usable:
             raise ValueError("this instance has failed and must not be called again")
         if PyBytes_GET_SIZE(data) > INT32_MAX:
             raise ValueError("more input than an i32 can count")
-        self.host.start(deadline_ns, limit_ns)
+        if self.lost is not None:
+            self.lost = None
         now = monotonic_ns()
-        if now >= deadline_ns:
-            raise ModuleError(f"{self.host.too_late()} before the module was asked")
-        api.wasmtime_context_set_epoch_deadline(self.context, <uint64_t>ticks_until(deadline_ns, now))
-        self.ticker.enter()
+        if self.pace is not None:
+            self.pace.before(deadline_ns - limit_ns, now)
         # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
-        self.run(hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), &out)
-        self.ticker.leave()
-        if out.ending != RETURNED:
-            self.usable = False
-            raise self.fault(hook, &out)
-        if out.trap != NULL or out.error != NULL:
+        call_guest(
+            &self.plan.state, &self.guest, hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data),
+            deadline_ns, now, &out)
+        if self.pace is not None:
+            self.pace.after(now, self.guest.host.slept_ns)
+        if failed(&out):
+            raise fault(self.plan, &out, &self.guest.host.ended, limit_ns)
+        if not self.guest.usable:
             # dealloc trapped: that costs the instance, not the result.
-            self.usable = False
-            self.lost = self.fault(hook, &out)
+            self.lost = fault(self.plan, &out, &self.guest.host.ended, limit_ns)
+        self.needs_care = self.guest.host.output.used != 0 or not self.guest.usable \
+            or (self.pace is not None and self.pace.overran)
         if out.length == 0:
             return None
-        return PyBytes_FromStringAndSize(self.result, out.length)
+        return PyBytes_FromStringAndSize(self.guest.result, out.length)
 
     def retire(self) -> None:
-        """Allow no further call: the store is about to be freed."""
-        self.usable = False
-        self.owner = None
-
-    cdef bint enter(
-            self, const wasmtime_func_t* function, void* values, Step step, Outcome* out) noexcept nogil:
-        out.error = api.wasmtime_func_call_unchecked(
-            self.context, function, <wasmtime_val_raw_t*>values, 2, &out.trap)
-        out.step = step
-        return out.error == NULL and out.trap == NULL
-
-    cdef void give_back(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
-        cdef wasmtime_val_raw_t values[2]
-        if out.trap != NULL or out.error != NULL:
-            return
-        values[0].i64 = pointer
-        values[1].i64 = length
-        self.enter(&self.dealloc, values, STEP_DEALLOC, out)
-
-    cdef void run(self, int hook, const char* data, uint32_t length, Outcome* out) noexcept nogil:
-        """One call as guest-abi.md has it, but the result is copied out before the input is freed."""
-        cdef wasmtime_val_raw_t values[2]
-        cdef uint32_t pointer, result
-        cdef uint64_t packed
-        out.trap = NULL
-        out.error = NULL
-        out.length = 0
-        out.ending = TRAPPED
-        values[0].i64 = length
-        if not self.enter(&self.alloc, values, STEP_ALLOC, out):
-            return
-        pointer = <uint32_t>values[0].i32
-        if pointer == 0:
-            out.ending = FAILED_NO_MEMORY
-            return
-        if <uint64_t>pointer + length > api.wasmtime_memory_data_size(self.context, &self.memory):
-            out.ending = FAILED_ALLOC_POINTER
-            return
-        memcpy(api.wasmtime_memory_data(self.context, &self.memory) + pointer, data, length)
-        values[0].i64 = pointer
-        values[1].i64 = length
-        if not self.enter(&self.hooks[hook], values, STEP_HOOK, out):
-            return
-        packed = <uint64_t>values[0].i64
-        result = <uint32_t>(packed >> 32)
-        if not self.keep(result, <uint32_t>packed, out):
-            return
-        out.ending = RETURNED
-        self.give_back(pointer, length, out)
-        if out.length:
-            self.give_back(result, out.length, out)
-
-    cdef bint keep(self, uint32_t pointer, uint32_t length, Outcome* out) noexcept nogil:
-        """Copy the result out of the guest's memory as it is now (any call may have moved it)."""
-        cdef char* larger
-        if pointer == 0 or length == 0:
-            return True
-        if length > RESULT_BYTES:
-            out.ending = FAILED_RESULT_LENGTH
-            return False
-        if <uint64_t>pointer + length > api.wasmtime_memory_data_size(self.context, &self.memory):
-            out.ending = FAILED_RESULT_POINTER
-            return False
-        if length > self.result_capacity:
-            larger = <char*>realloc(self.result, length)
-            if larger == NULL:
-                out.ending = FAILED_HOST_MEMORY
-                return False
-            self.result = larger
-            self.result_capacity = length
-        memcpy(self.result, api.wasmtime_memory_data(self.context, &self.memory) + pointer, length)
-        out.length = length
-        return True
-
-    cdef object fault(self, int hook, Outcome* out):
-        """The GuestFault for an outcome; frees its trap and its error."""
-        cdef wasm_byte_vec_t message
-        cdef uint8_t code
-        name = self.names[hook]
-        if out.trap == NULL and out.error == NULL:
-            return GuestFault({
-                FAILED_NO_MEMORY: f"out of memory in the guest: alloc returned 0 for {name}",
-                FAILED_ALLOC_POINTER: f"alloc returned a buffer outside the memory for {name}",
-                FAILED_RESULT_POINTER: f"the result of {name} lies outside the memory",
-                FAILED_RESULT_LENGTH: f"the result of {name} is longer than {RESULT_BYTES} bytes",
-                FAILED_HOST_MEMORY: f"no memory in the agent for the result of {name}",
-            }[out.ending])
-        trap_code = None
-        if out.trap != NULL:
-            if api.wasmtime_trap_code(out.trap, &code):
-                trap_code = code
-            api.wasm_trap_message(out.trap, &message)
-            api.wasm_trap_delete(out.trap)
-        else:
-            api.wasmtime_error_message(out.error, &message)
-            api.wasmtime_error_delete(out.error)
-        words = (<bytes>message.data[:message.size]).decode("utf-8", "replace")
-        api.wasm_byte_vec_delete(&message)
-        where = {STEP_ALLOC: f"alloc for {name}", STEP_HOOK: name, STEP_DEALLOC: f"dealloc for {name}"}
-        reason = self.host.ended_by() or cause(trap_code, words)
-        if trap_code == TRAP_INTERRUPT:
-            reason = self.host.too_late()
-        return GuestFault(f"{reason} in {where[out.step]}", trap_code)
+        """Free the store now."""
+        self.lost = None
+        free_guest(&self.guest)

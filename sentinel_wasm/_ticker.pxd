@@ -2,16 +2,10 @@
 
 from libc.stdint cimport int64_t
 
+from sentinel_wasm._threads cimport pthread_cond_t, pthread_mutex_t, pthread_t
+
 cdef enum:
     TICK_NS = 2000000
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_t:
-        pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
 
 # Shared with the ticker's thread: the three flags are touched by atomics only.
 ctypedef struct TickerState:
@@ -27,7 +21,6 @@ cdef class Ticker:
     cdef pthread_t thread
     cdef bint started
 
-    cdef void enter(self) noexcept nogil
-    cdef void leave(self) noexcept nogil
-
+cdef void enter(TickerState* ticker) noexcept nogil
+cdef void leave(TickerState* ticker) noexcept nogil
 cdef int64_t ticks_until(int64_t deadline_ns, int64_t now_ns) noexcept nogil

@@ -7,32 +7,15 @@ nothing, a busy one a few hundred short wake-ups a second.
 
 from libc.stdint cimport int64_t, uintptr_t
 from libc.time cimport time_t
-from posix.time cimport nanosleep, timespec
+from posix.time cimport CLOCK_MONOTONIC, TIMER_ABSTIME, clock_nanosleep, timespec
 
+from sentinel_wasm._hostcalls cimport monotonic_ns
+from sentinel_wasm._threads cimport (
+    add, load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
+    pthread_create, pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock, store,
+)
 from sentinel_wasm._wasmtime cimport api
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_create(pthread_t*, const void*, void* (*)(void*) noexcept, void*)
-    int pthread_join(pthread_t, void**)
-    int pthread_mutex_init(pthread_mutex_t*, const void*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
-    int pthread_cond_init(pthread_cond_t*, const void*)
-    int pthread_cond_destroy(pthread_cond_t*)
-    int pthread_cond_signal(pthread_cond_t*)
-    int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
-
-cdef extern from * nogil:
-    """
-    /* Sequentially consistent: each side writes one of `running` and `parked` and then reads the other. */
-    #define sw_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
-    #define sw_store(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
-    #define sw_add(p, v) __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
-    """
-    int sw_load(int*)
-    void sw_store(int*, int)
-    int sw_add(int*, int)
 
 TICK_MS = TICK_NS // 1000000
 
@@ -45,29 +28,56 @@ cdef int64_t ticks_until(int64_t deadline_ns, int64_t now_ns) noexcept nogil:
     return (max(deadline_ns - now_ns, <int64_t>0) + TICK_NS - 1) // TICK_NS + 1
 
 
+cdef void enter(TickerState* ticker) noexcept nogil:
+    """A guest is about to run, on any thread. Each call is followed by one of `leave`."""
+    # This writes `running` and then reads `parked`, the ticker's thread the other way round.
+    add(&ticker.running, 1)
+    if load(&ticker.parked):
+        pthread_mutex_lock(&ticker.lock)
+        pthread_cond_signal(&ticker.wake)
+        pthread_mutex_unlock(&ticker.lock)
+
+
+cdef void leave(TickerState* ticker) noexcept nogil:
+    add(&ticker.running, -1)
+
+
+cdef int64_t sleep_until(int64_t next_ns) noexcept nogil:
+    """Sleep until the next tick is due, and say when the one after it is.
+
+    Ticks that are a little late do not make later ones late. One that is late by a whole tick shifts
+    all: ticks in quick succession would interrupt a guest that started between them too early.
+    """
+    cdef timespec at
+    cdef int64_t now
+    at.tv_sec = <time_t>(next_ns // 1000000000)
+    at.tv_nsec = next_ns % 1000000000
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL)
+    now = monotonic_ns()
+    return (next_ns if now - next_ns < TICK_NS else now) + TICK_NS
+
+
 cdef void* tick(void* argument) noexcept nogil:
     cdef TickerState* state = <TickerState*>argument
-    cdef timespec pause
+    cdef int64_t next_ns = 0
     cdef int calm = 0
-    pause.tv_sec = <time_t>0
-    pause.tv_nsec = TICK_NS
     while True:
-        nanosleep(&pause, NULL)
-        if sw_load(&state.running) > 0:
+        next_ns = sleep_until(next_ns)
+        if load(&state.running) > 0:
             api.wasmtime_engine_increment_epoch(state.engine)
             calm = 0
         else:
             calm += 1
-        if calm < CALM_TICKS and not sw_load(&state.stop):
+        if calm < CALM_TICKS and not load(&state.stop):
             continue
         pthread_mutex_lock(&state.lock)
-        sw_store(&state.parked, 1)
+        store(&state.parked, 1)
         # A guest that starts from here on sees `parked` and waits for the lock to wake us.
-        if sw_load(&state.running) == 0 and not sw_load(&state.stop):
+        if load(&state.running) == 0 and not load(&state.stop):
             pthread_cond_wait(&state.wake, &state.lock)
-        sw_store(&state.parked, 0)
+        store(&state.parked, 0)
         pthread_mutex_unlock(&state.lock)
-        if sw_load(&state.stop):
+        if load(&state.stop):
             return NULL
         calm = 0
 
@@ -86,7 +96,7 @@ cdef class Ticker:
     def __dealloc__(self):
         if self.started:
             pthread_mutex_lock(&self.state.lock)
-            sw_store(&self.state.stop, 1)
+            store(&self.state.stop, 1)
             pthread_cond_signal(&self.state.wake)
             pthread_mutex_unlock(&self.state.lock)
             pthread_join(self.thread, NULL)
@@ -95,24 +105,6 @@ cdef class Ticker:
         if self.state.engine != NULL:
             api.wasm_engine_delete(self.state.engine)
 
-    cdef void enter(self) noexcept nogil:
-        """A guest is about to run. Each call is followed by one of `leave`."""
-        sw_add(&self.state.running, 1)
-        if sw_load(&self.state.parked):
-            pthread_mutex_lock(&self.state.lock)
-            pthread_cond_signal(&self.state.wake)
-            pthread_mutex_unlock(&self.state.lock)
-
-    cdef void leave(self) noexcept nogil:
-        sw_add(&self.state.running, -1)
-
-    def __enter__(self) -> None:
-        """For a run that does not go through GuestCall."""
-        self.enter()
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
     @property
     def is_parked(self) -> bool:
-        return sw_load(&self.state.parked) != 0
+        return load(&self.state.parked) != 0

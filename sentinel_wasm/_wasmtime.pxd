@@ -23,6 +23,10 @@ ctypedef struct wasmtime_memory_t:
     memory_head_t head
     uint32_t private2
 
+ctypedef struct wasmtime_instance_t:
+    uint64_t store_id
+    size_t private1
+
 ctypedef union wasmtime_extern_union_t:
     wasmtime_func_t func
     wasmtime_memory_t memory
@@ -39,6 +43,7 @@ ctypedef union wasmtime_val_raw_t:
     uint8_t v128[16]
 
 cdef enum:
+    WASMTIME_EXTERN_FUNC = 0
     WASMTIME_EXTERN_MEMORY = 3
 
 ctypedef void wasmtime_context_t
@@ -71,5 +76,16 @@ ctypedef struct Api:
     void* (*wasmtime_engine_clone)(void*) noexcept nogil
     void (*wasm_engine_delete)(void*) noexcept nogil
     void (*wasmtime_engine_increment_epoch)(void*) noexcept nogil
+    void* (*wasmtime_store_new)(void*, void*, void*) noexcept nogil
+    wasmtime_context_t* (*wasmtime_store_context)(void*) noexcept nogil
+    void (*wasmtime_store_delete)(void*) noexcept nogil
+    void (*wasmtime_store_limiter)(void*, int64_t, int64_t, int64_t, int64_t, int64_t) noexcept nogil
+    void* (*wasi_config_new)() noexcept nogil
+    wasmtime_error_t* (*wasmtime_context_set_wasi)(wasmtime_context_t*, void*) noexcept nogil
+    wasmtime_error_t* (*wasmtime_instance_pre_instantiate)(
+        const void*, wasmtime_context_t*, wasmtime_instance_t*, wasm_trap_t**) noexcept nogil
+    uint8_t (*wasmtime_instance_export_get)(
+        wasmtime_context_t*, const wasmtime_instance_t*, const char*, size_t,
+        wasmtime_extern_t*) noexcept nogil
 
 cdef Api api

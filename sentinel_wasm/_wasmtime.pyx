@@ -20,6 +20,14 @@ NAMES = (
     "wasmtime_engine_clone",
     "wasm_engine_delete",
     "wasmtime_engine_increment_epoch",
+    "wasmtime_store_new",
+    "wasmtime_store_context",
+    "wasmtime_store_delete",
+    "wasmtime_store_limiter",
+    "wasi_config_new",
+    "wasmtime_context_set_wasi",
+    "wasmtime_instance_pre_instantiate",
+    "wasmtime_instance_export_get",
 )
 
 # wasmtime-py's name of each struct this package reads or writes, and the size it has here (bytes).
@@ -28,6 +36,7 @@ SIZES = {
     "wasmtime_func": sizeof(wasmtime_func_t),
     "wasmtime_memory": sizeof(wasmtime_memory_t),
     "wasmtime_extern": sizeof(wasmtime_extern_t),
+    "wasmtime_instance": sizeof(wasmtime_instance_t),
     "wasmtime_val_raw": sizeof(wasmtime_val_raw_t),
 }
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
+from collections.abc import Callable
 from dataclasses import replace as _replaced
+from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 
 from sentinel_wasm._fastpath import Normaliser
-from sentinel_wasm.decision import ALLOW, Allow, Audit, Block, BodyMutation, Challenge, Decision, failure
-from sentinel_wasm.errors import EventError, ModuleError
+from sentinel_wasm.decision import ALLOW, Allow, Audit, Block, BodyMutation, Challenge, Decision, Redirect
+from sentinel_wasm.decision import failure as failure_decision
+from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.guest import abi, inputs
+from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.instance import ConfigRefused
-from sentinel_wasm.guest.limits import MIB, Limits
+from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.guest.pool import Pool
+from sentinel_wasm.guest.pool import LATER, Pool
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import Settings
@@ -24,7 +30,8 @@ from sentinel_wasm.settings import Settings
 _log = structlog.stdlib.get_logger("agent")
 
 _ANSWERS_KEPT = 1024
-_KEPT_RESULT_BYTES = 4096
+_KEPT_BYTES = 8192  # of a result, and of its answer
+_LARGE_CHUNK_BYTES = 65_536
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
@@ -32,11 +39,15 @@ _HOOK_OF_TYPE = {0x10: abi.ON_REQUEST_HEADERS, 0x12: abi.ON_RESPONSE_HEADERS}
 
 _ID_IN_BROKEN_JSON = re.compile(rb'"correlation_id"\s*:\s*"([\w.:-]{1,200})"', re.ASCII)
 
+Reply = Callable[[str, bytes], None]
+"""Takes an event's correlation id and its answer, which does not have the id in it yet."""
+
 
 class Agent:
     """Answers events with what a module decides.
 
-    `answer_v1` and `answer_v2` give one AgentResponse (JSON, without its frame) for whatever they are given.
+    `answer_v1` and `answer_v2` give one AgentResponse (JSON, without its frame), or None where `reply` will
+    be called with it later, once, on the event loop.
     """
 
     def __init__(self, settings: Settings, module: Module) -> None:
@@ -44,28 +55,48 @@ class Agent:
         self._settings = settings
         self._limit_ns = settings.timeout_ms * 1_000_000
         self._module = module
-        limits = Limits(event_ms=settings.timeout_ms, memory_bytes=settings.memory_limit * MIB)
-        self._pool = Pool(module, settings.pool_size, limits)
+        self._last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
+        self._pool = Pool(
+            module,
+            settings.pool_size,
+            Limits(event_ms=settings.timeout_ms),
+            dispatch=settings.dispatch,
+            isolation=settings.isolation,
+            queue_limit=settings.queue_limit,
+            request_instances=settings.request_instances,
+        )
         self._inputs = inputs.InputWriter(settings.header_names, settings.header_values)
         self._normalise = Normaliser(settings.header_names, settings.header_values == "list").event
         # Equal results of one hook have equal answers: result bytes → (decision, answer).
         self._kept: dict[tuple[bytes, int, int], tuple[Decision, bytes]] = {}
         self._unknown_seen: set[str] = set()
+        self._overloads = 0
+        self._overload_said = 0.0
+
+    def attach(self, loop: asyncio.AbstractEventLoop, degraded_changed: Callable[[bool], None]) -> None:
+        """Before the first event; `degraded_changed` is for when the module keeps failing, or works again."""
+        self._pool.attach(loop)
+        self._pool.failures.on_change = degraded_changed
 
     def close(self) -> None:
         self._pool.close()
 
-    def answer_v1(self, frame: bytes, arrived_ns: int) -> bytes:
+    @property
+    def pending(self) -> int:
+        """Events whose answers will come by `reply`."""
+        return self._pool.pending
+
+    def answer_v1(self, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v1 request (agent-protocol.md, section 2); `arrived_ns` of time.monotonic_ns."""
         try:
-            return self._answer_v1(frame, arrived_ns + self._limit_ns)
+            return self._answer_v1(frame, arrived_ns + self._limit_ns, reply)
         except Exception as error:
             return answers.encode(self._broke(error), 1)
 
-    def _answer_v1(self, frame: bytes, deadline_ns: int) -> bytes:
+    def _answer_v1(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         if (quick := self._normalise(_V1, frame)) is not None:
             frame_type, version, correlation_id, data = quick
-            return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns)
+            return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
         version = 1
         try:
             request = _loads(frame)
@@ -80,29 +111,32 @@ class Agent:
             kind = events.EVENT_NAMES.get(name)
             if kind is None:
                 return self._answer_unknown(name, version)
-            return self._answer(kind, request.get("payload"), version, deadline_ns)
+            return self._answer(kind, request.get("payload"), version, deadline_ns, reply)
         except EventError as error:
             return self._answer_broken(error, version, None)
 
-    def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int) -> bytes | None:
-        """The answer to one v2 event (section 3), or None where it has no id to answer to."""
+    def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
+        """The answer to one v2 event (section 3). Raises FrameError where it has no id to answer to."""
         try:
-            return self._answer_v2(frame_type, frame, arrived_ns + self._limit_ns)
+            return self._answer_v2(frame_type, frame, arrived_ns + self._limit_ns, reply)
+        except FrameError:
+            raise
         except Exception as error:
-            decision = self._broke(error)
-            correlation_id = _salvaged_id(frame)
-            if correlation_id is None:
-                return None
-            return answers.with_correlation_id(answers.encode(decision, 2), correlation_id)
+            answer = answers.encode(self._broke(error), 2)
+            return answers.with_correlation_id(answer, _salvaged_id(frame))
 
-    def _answer_v2(self, frame_type: int, frame: bytes, deadline_ns: int) -> bytes | None:
+    def _answer_v2(self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         if (quick := self._normalise(frame_type, frame)) is not None:
             _, version, correlation_id, data = quick
-            answer = self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns)
-            return answers.with_correlation_id(answer, correlation_id)
-        return self._answer_v2_slowly(frame_type, frame, deadline_ns)
+            answer = self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
+        else:
+            correlation_id, answer = self._answer_v2_slowly(frame_type, frame, deadline_ns, reply)
+        return None if answer is None else answers.with_correlation_id(answer, correlation_id)
 
-    def _answer_v2_slowly(self, frame_type: int, frame: bytes, deadline_ns: int) -> bytes | None:
+    def _answer_v2_slowly(
+        self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply
+    ) -> tuple[str, bytes | None]:
+        """(correlation id, answer)"""
         correlation_id = None
         try:
             payload = _loads(frame)
@@ -111,54 +145,66 @@ class Agent:
                 raise EventError("the event has no correlation_id")
             kind = events.EVENT_TYPES.get(frame_type)
             if kind is None:
-                answer = self._answer_unknown(f"0x{frame_type:02x}", 2)
-            else:
-                answer = self._answer(kind, payload, 2, deadline_ns)
+                return correlation_id, self._answer_unknown(f"0x{frame_type:02x}", 2)
+            return correlation_id, self._answer(kind, payload, 2, deadline_ns, reply)
         except EventError as error:
             correlation_id = correlation_id or _salvaged_id(frame)
-            answer = self._answer_broken(error, 2, correlation_id)
-            if correlation_id is None:
-                return None
-        return answers.with_correlation_id(answer, correlation_id)
+            return correlation_id, self._answer_broken(error, 2, correlation_id)
 
-    def _answer(self, kind: EventKind, payload: Any, version: int, deadline_ns: int) -> bytes:
+    def _answer(
+        self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
         event = events.parse(kind, payload)
         if isinstance(event, events.RequestHeaders):
-            return self._ask(
-                abi.ON_REQUEST_HEADERS,
-                self._inputs.request_headers(
-                    event.method, event.uri, event.client_ip, event.correlation_id, event.headers
-                ),
-                event.correlation_id,
-                version,
-                deadline_ns,
+            data = self._inputs.request_headers(
+                event.method, event.uri, event.client_ip, event.correlation_id, event.headers
             )
+            return self._ask(abi.ON_REQUEST_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.ResponseHeaders):
             data = self._inputs.response_headers(event.status, event.correlation_id, event.headers)
-            return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns)
+            return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.BodyChunk):
-            return self._answer_body(kind, event, version, deadline_ns)
+            return self._ask_body(kind, event, version, deadline_ns, reply)
         if isinstance(event, events.RequestComplete):
-            return self._complete(event, version, deadline_ns)
+            return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
-            return answers.encode(self._configure(event.config), version)
+            return self._configure(event, version, deadline_ns, reply)
         websocket = "allow" if kind is EventKind.WEBSOCKET_FRAME else None
         return answers.encode(ALLOW, version, websocket=websocket)
 
-    def _ask(self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int) -> bytes:
-        """The answer to a header event: results repeat, so their answers are kept."""
+    # Questions to the module, and what is made of their outcomes
+
+    def _ask(
+        self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        """A header event: as `_run`, but nothing is made that only a worker would need."""
         if not self._module.hooks[hook]:
             return answers.allow(version)
         try:
-            result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id, deadline_ns)
-            if result is None:
-                decision, answer = ALLOW, answers.allow(version)
-            else:
-                decision, answer = self._kept.get((result, hook, version)) or self._keep(
-                    result, hook, version
-                )
+            outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
         except ModuleError as error:
-            return answers.encode(self._failed(error, hook, correlation_id), version)
+            return self._header_answer(hook, correlation_id, version, error)
+        if outcome is LATER:
+            finish = partial(self._header_answer, hook, correlation_id, version)
+            return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply)
+        return self._header_answer(hook, correlation_id, version, outcome)
+
+    def _header_answer(self, hook: int, correlation_id: str, version: int, outcome: Outcome) -> bytes:
+        """Results repeat, so their answers are kept."""
+        if outcome is None:
+            decision, answer = ALLOW, answers.allow(version)
+        else:
+            try:
+                if isinstance(outcome, ModuleError):
+                    raise outcome
+                decision, answer = self._kept.get((outcome, hook, version)) or self._keep(
+                    outcome, hook, version
+                )
+            except ModuleError as error:
+                decision = self._failed(error, hook, correlation_id)
+                answer = answers.encode(decision, version)
+        if self._pool.tracks_requests:
+            self._look_for_end(hook, decision, correlation_id)
         if self._settings.verbose:
             self._log_decision(decision, hook, correlation_id)
         return answer
@@ -166,63 +212,150 @@ class Agent:
     def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
         decision = self._for_proxy(abi.parse_result(result, hook))
         answer = answers.encode(decision, version)
-        if len(result) <= _KEPT_RESULT_BYTES:
+        if len(result) <= _KEPT_BYTES and len(answer) <= _KEPT_BYTES:
             if len(self._kept) >= _ANSWERS_KEPT:
                 self._kept.clear()
             self._kept[result, hook, version] = decision, answer
         return decision, answer
 
-    def _answer_body(self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int) -> bytes:
+    def _ask_body(
+        self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
         response = kind is EventKind.RESPONSE_BODY_CHUNK
         hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
+        finish = partial(self._body_answer, hook, chunk, version)
+        if not self._module.hooks[hook]:
+            return finish(None)
+        if len(chunk.data) > _LARGE_CHUNK_BYTES:
+            self._pool.leave_loop("a body chunk of over 64 KiB")
+        data = inputs.body_chunk(
+            chunk.correlation_id,
+            chunk.data,
+            chunk.text,
+            is_last=chunk.is_last,
+            total_size=chunk.total_size,
+            chunk_index=chunk.chunk_index,
+            bytes_seen=chunk.bytes_seen,
+        )
+        opens = chunk.chunk_index == 0
+        return self._run(hook, data, chunk.correlation_id, version, deadline_ns, finish, reply, opens=opens)
+
+    def _body_answer(self, hook: int, chunk: events.BodyChunk, version: int, outcome: Outcome) -> bytes:
         decision = ALLOW
         if self._module.hooks[hook]:
-            data = inputs.body_chunk(
-                chunk.correlation_id,
-                chunk.data,
-                chunk.text,
-                is_last=chunk.is_last,
-                total_size=chunk.total_size,
-                chunk_index=chunk.chunk_index,
-                bytes_seen=chunk.bytes_seen,
-            )
-            decision = self._decide(hook, data, chunk.correlation_id, deadline_ns)
-        if response and version == 2:
+            decision = self._decision(hook, chunk.correlation_id, outcome)
+            if self._pool.tracks_requests:
+                self._look_for_end(hook, decision, chunk.correlation_id, is_last=chunk.is_last)
+        if hook == abi.ON_RESPONSE_BODY and version == 2:
             decision = self._for_response_body(decision, chunk.data)
         return answers.encode(decision, version, chunk_index=chunk.chunk_index)
 
-    def _complete(self, event: events.RequestComplete, version: int, deadline_ns: int) -> bytes:
-        """The request is over: what the module says of it is not listened to, unless it fails."""
-        decision = ALLOW
-        if self._module.hooks[abi.ON_REQUEST_COMPLETE]:
-            try:
-                instance = self._pool.instance_for(event.correlation_id)
-                data = inputs.request_complete(event.fields)
-                instance.call(abi.ON_REQUEST_COMPLETE, data, event.correlation_id, deadline_ns)
-            except ModuleError as error:
-                decision = self._failed(error, abi.ON_REQUEST_COMPLETE, event.correlation_id)
-        return answers.encode(decision, version)
-
-    def _decide(self, hook: int, data: bytes, correlation_id: str, deadline_ns: int) -> Decision:
+    def _decision(self, hook: int, correlation_id: str, outcome: Outcome) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
         try:
-            result = self._pool.instance_for(correlation_id).call(hook, data, correlation_id, deadline_ns)
-            decision = ALLOW if result is None else self._for_proxy(abi.parse_result(result, hook))
+            if isinstance(outcome, ModuleError):
+                raise outcome
+            decision = ALLOW if outcome is None else self._for_proxy(abi.parse_result(outcome, hook))
         except ModuleError as error:
             return self._failed(error, hook, correlation_id)
         if self._settings.verbose:
             self._log_decision(decision, hook, correlation_id)
         return decision
 
-    def _configure(self, config: Any) -> Decision:
+    def _complete(
+        self, event: events.RequestComplete, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        hook = abi.ON_REQUEST_COMPLETE
+        finish = partial(self._complete_answer, event.correlation_id, version)
+        if not self._module.hooks[hook]:
+            return finish(None)
+        data = inputs.request_complete(event.fields)
+        return self._run(hook, data, event.correlation_id, version, deadline_ns, finish, reply)
+
+    def _complete_answer(self, correlation_id: str, version: int, outcome: Outcome) -> bytes:
+        """The request is over: what the module says of it is not listened to, unless it fails."""
+        decision = ALLOW
+        if isinstance(outcome, ModuleError):
+            decision = self._failed(outcome, abi.ON_REQUEST_COMPLETE, correlation_id)
+        self._pool.forget(correlation_id)
+        return answers.encode(decision, version)
+
+    def _run(
+        self,
+        hook: int,
+        data: bytes,
+        correlation_id: str,
+        version: int,
+        deadline_ns: int,
+        finish: Callable[[Outcome], bytes],
+        reply: Reply,
+        *,
+        opens: bool = True,
+    ) -> bytes | None:
+        """Ask the module, here or on a worker; `finish` makes the answer. `_ask` does so for headers."""
         try:
-            self._pool.configure(config)
+            outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
         except ModuleError as error:
-            why = f"the module refuses it: {error}" if isinstance(error, ConfigRefused) else str(error)
-            _log.error("configuration rejected, the old one stays", reason=why)
-            return Decision(Block(500, "Configuration rejected"), audit=Audit(reason_codes=(why,)))
-        _log.info("configured by the proxy")
-        return ALLOW
+            return finish(error)
+        if outcome is LATER:
+            return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply, opens=opens)
+        return finish(outcome)
+
+    def _queue(
+        self,
+        hook: int,
+        data: bytes,
+        correlation_id: str,
+        version: int,
+        deadline_ns: int,
+        finish: Callable[[Outcome], bytes],
+        reply: Reply,
+        *,
+        opens: bool = True,
+    ) -> bytes | None:
+        """Have a worker ask the module; the answer at once where that is hopeless."""
+
+        def answered(outcome: Outcome) -> None:
+            try:
+                answer = finish(outcome)
+            except Exception as error:
+                answer = answers.encode(self._broke(error), version)
+            reply(correlation_id, answer)
+
+        opens = opens and hook == self._module.first_hook
+        try:
+            self._pool.submit(hook, data, correlation_id, deadline_ns, answered, opens=opens)
+        except ModuleError as error:
+            return finish(error)
+        return None
+
+    def _look_for_end(
+        self, hook: int, decision: Decision, correlation_id: str, *, is_last: bool = True
+    ) -> None:
+        """Tell the pool when no event that the module has a hook for can follow."""
+        if hook <= abi.ON_REQUEST_BODY and isinstance(decision.verdict, Block | Redirect):
+            is_over = not self._module.hooks[abi.ON_REQUEST_COMPLETE]
+        else:
+            is_over = hook >= self._last_hook and is_last
+        if is_over:
+            self._pool.forget(correlation_id)
+
+    def _configure(
+        self, event: events.Configure, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        def answered(error: ModuleError | None) -> None:
+            reply(event.correlation_id, answers.encode(self._configured(error), version))
+
+        error = self._pool.configure(event.config, deadline_ns, answered)
+        return None if error is LATER else answers.encode(self._configured(error), version)
+
+    def _configured(self, error: ModuleError | None) -> Decision:
+        if error is None:
+            _log.info("configured by the proxy")
+            return ALLOW
+        why = f"the module refuses it: {error}" if isinstance(error, ConfigRefused) else str(error)
+        _log.error("configuration rejected, the old one stays", reason=why)
+        return Decision(Block(500, "Configuration rejected"), audit=Audit(reason_codes=(why,)))
 
     def _for_proxy(self, decision: Decision) -> Decision:
         """A challenge as a block, for proxies that let challenges through (agent-protocol.md, section 6)."""
@@ -249,6 +382,9 @@ class Agent:
 
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:
         reason = str(error)
+        if isinstance(error, Overload):
+            self._count_overload(reason)
+            return failure_decision(reason, fail_open=self._settings.fail_open, tag="wasm-overload")
         _log.error(
             "module failed",
             hook=abi.HOOKS[hook],
@@ -256,17 +392,25 @@ class Agent:
             correlation_id=correlation_id,
             answered="allow" if self._settings.fail_open else "block 500",
         )
-        return failure(reason, fail_open=self._settings.fail_open)
+        return failure_decision(reason, fail_open=self._settings.fail_open)
+
+    def _count_overload(self, reason: str) -> None:
+        """One line a second at most: a line an event would be another load."""
+        self._overloads += 1
+        now = time.monotonic()
+        if now >= self._overload_said + 1:
+            _log.warning("overload: events answered without the module", events=self._overloads, last=reason)
+            self._overloads, self._overload_said = 0, now
 
     def _broke(self, error: Exception) -> Decision:
         """A defect of this agent: it costs the event, not the connection, and says where it is."""
         _log.error("internal error, please report it", exc_info=error)
-        return failure(f"internal error: {type(error).__name__}", fail_open=self._settings.fail_open)
+        return failure_decision(f"internal error: {type(error).__name__}", fail_open=self._settings.fail_open)
 
     def _answer_broken(self, error: EventError, version: int, correlation_id: str | None) -> bytes:
         reason = f"event not understood: {error}"
         _log.error(reason, correlation_id=correlation_id)
-        return answers.encode(failure(reason, fail_open=self._settings.fail_open), version)
+        return answers.encode(failure_decision(reason, fail_open=self._settings.fail_open), version)
 
     def _answer_unknown(self, name: str, version: int) -> bytes:
         name = name[:60]
@@ -286,10 +430,13 @@ def _loads(frame: bytes) -> Any:
         raise EventError(f"not JSON: {error}") from None
 
 
-def _salvaged_id(frame: bytes) -> str | None:
+def _salvaged_id(frame: bytes) -> str:
     """The correlation id of an event whose JSON is broken, where only one stands in it.
 
-    Closing instead costs a v2 proxy the connection for good (agent-protocol.md, section 6).
+    Closing instead costs a v2 proxy the connection for good (agent-protocol.md, section 6); where there is no
+    other way: FrameError.
     """
     found = set(_ID_IN_BROKEN_JSON.findall(frame))
-    return found.pop().decode() if len(found) == 1 else None
+    if len(found) != 1:
+        raise FrameError("an event without a readable correlation id cannot be answered")
+    return str(found.pop(), "ascii")

@@ -107,9 +107,12 @@ class ClientV1(Client):
     def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
         super().__init__(path, 1, timeout_s=timeout_s)
 
-    def ask(self, kind: EventKind, payload: Any, *, version: int = 1) -> dict[str, Any]:
+    def send_event(self, kind: EventKind, payload: Any, *, version: int = 1) -> None:
         request = {"version": version, "event_type": _V1_NAMES[kind], "payload": payload}
         self.send(encode_v1(orjson.dumps(request)))
+
+    def ask(self, kind: EventKind, payload: Any, *, version: int = 1) -> dict[str, Any]:
+        self.send_event(kind, payload, version=version)
         answer: dict[str, Any] = orjson.loads(self.receive())
         return answer
 

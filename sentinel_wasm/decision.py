@@ -86,8 +86,8 @@ class Decision:
 ALLOW = Decision()
 
 
-def failure(reason: str, *, fail_open: bool) -> Decision:
+def failure(reason: str, *, fail_open: bool, tag: str = "wasm-error") -> Decision:
     """The answer when a module has failed on an event (guest-abi.md, "When the module fails")."""
     if fail_open:
-        return Decision(audit=Audit(tags=("wasm-error", "fail-open"), reason_codes=(reason,)))
-    return Decision(Block(500, "Wasm Error"), audit=Audit(tags=("wasm-error",), reason_codes=(reason,)))
+        return Decision(audit=Audit(tags=(tag, "fail-open"), reason_codes=(reason,)))
+    return Decision(Block(500, "Wasm Error"), audit=Audit(tags=(tag,), reason_codes=(reason,)))

@@ -6,7 +6,8 @@ SentinelWasmError
 │   └── SocketError         the socket path cannot be used
 ├── ModuleError         the module failed on one event: answered by the fail-open rule
 │   ├── GuestFault          and its instance can no longer be trusted
-│   └── ResultError         its result breaks the ABI; the instance is sound
+│   ├── ResultError         its result breaks the ABI; the instance is sound
+│   └── Overload            it was not asked: more events come than it can take
 └── ProtocolError       the proxy sent something that is not the protocol
     ├── FrameError          the connection cannot go on
     ├── LateAnswerError     v1 only: an answer would be taken for the next event's
@@ -47,6 +48,10 @@ class GuestFault(ModuleError):
 
 class ResultError(ModuleError):
     """The result is not what guest-abi.md, "What the hooks return", allows."""
+
+
+class Overload(ModuleError):
+    """More events come than the module can take: this one is answered without it."""
 
 
 class ProtocolError(SentinelWasmError):

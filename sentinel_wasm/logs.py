@@ -25,6 +25,14 @@ class _Lossy:
             self._stream.flush()
 
 
+def printable(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """What modules and clients say must not reach a terminal as commands to it; JSON escapes by itself."""
+    return {
+        name: "".join(c if c.isprintable() else repr(c)[1:-1] for c in value) if type(value) is str else value
+        for name, value in event.items()
+    }
+
+
 def configure() -> None:
     """Log at info and above to stderr."""
     terminal = sys.stderr.isatty()
@@ -37,7 +45,7 @@ def configure() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if terminal else [structlog.processors.format_exc_info]),
+            printable if terminal else structlog.processors.format_exc_info,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("info"),

@@ -9,10 +9,26 @@ from typing import Any, Literal, get_args
 HeaderNames = Literal["canonical", "lower", "as-is"]
 HeaderValues = Literal["joined", "list"]
 ChallengeFallback = Literal["none", "block"]
+Dispatch = Literal["auto", "inline", "threads"]
+Isolation = Literal["pooled", "request"]
 
 
-def _option(variable: str, help: str, *, choices: Any = None, short: str | None = None, **kwargs: Any) -> Any:
-    metadata = {"variable": variable, "help": help, "choices": get_args(choices), "short": short}
+def _option(
+    variable: str,
+    help: str,
+    *,
+    choices: Any = None,
+    short: str | None = None,
+    most: int | None = None,
+    **kwargs: Any,
+) -> Any:
+    metadata = {
+        "variable": variable,
+        "help": help,
+        "choices": get_args(choices),
+        "short": short,
+        "most": most,
+    }
     return field(metadata=metadata, **kwargs)
 
 
@@ -26,7 +42,7 @@ class Settings:
         default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
     )
     module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run.")
-    pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4)
+    pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
     verbose: bool = _option("WASM_VERBOSE", "Log every decision.", default=False, short="v")
     fail_open: bool = _option(
         "FAIL_OPEN", "Allow when the module fails; otherwise block with 500.", default=False
@@ -64,7 +80,30 @@ class Settings:
         "From an event's arrival to its answer (ms); the module is interrupted then. Proxies give up at 50.",
         default=40,
     )
-    memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64)
+    dispatch: Dispatch = _option(
+        "WASM_DISPATCH",
+        "Call the module on the event loop, on worker threads, or as its calls' length asks for.",
+        choices=Dispatch,
+        default="auto",
+    )
+    queue_limit: int = _option(
+        "WASM_QUEUE_LIMIT",
+        "With worker threads: events that may wait; more are answered at once, tagged wasm-overload.",
+        default=1024,
+    )
+    isolation: Isolation = _option(
+        "WASM_ISOLATION",
+        "Instances that requests share, or a fresh one for each request.",
+        choices=Isolation,
+        default="pooled",
+    )
+    request_instances: int = _option(
+        "WASM_REQUEST_INSTANCES",
+        "With --isolation request: instances at once; beyond them the oldest ends.",
+        default=256,
+        most=10_000,
+    )
+    memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64, most=4096)
     max_module_size: int = _option(
         "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64
     )

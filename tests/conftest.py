@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from sentinel_wasm.client import ClientV1, ClientV2
+from sentinel_wasm.client import ClientV1, ClientV2, request_headers
+from sentinel_wasm.protocol.events import EventKind
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -76,10 +77,7 @@ class RunningAgent:
         raise AssertionError(f"{text!r} is not in the log: {self.log}")
 
     def rss_mib(self) -> float:
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("no VmRSS")
+        return resident_mib(Path(f"/proc/{self.process.pid}"))
 
     def v1(self) -> ClientV1:
         return ClientV1(self.socket)
@@ -92,6 +90,36 @@ class RunningAgent:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(15)
+
+
+def resident_mib(process: Path) -> float:
+    """Of a process's directory in /proc."""
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process's threads have used so far (proc(5), schedstat)."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+
+def idle_seconds(agent: RunningAgent, client: ClientV1 | ClientV2, seconds: float) -> float:
+    """What an agent uses of the processors in so much time after an answer, when nobody asks.
+
+    The least of three times: what else runs on the machine makes every wake-up dearer.
+    """
+
+    def once() -> float:
+        client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))
+        time.sleep(0.3)
+        before = cpu_seconds(agent.process.pid)
+        time.sleep(seconds)
+        return cpu_seconds(agent.process.pid) - before
+
+    return min(once() for _ in range(3))
 
 
 StartAgent = Callable[..., RunningAgent]

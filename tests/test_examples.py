@@ -15,9 +15,10 @@ import pytest
 
 from sentinel_wasm.client import ClientV2, request_headers
 from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import Limits
-from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 from sentinel_wasm.protocol import answers
 from sentinel_wasm.protocol.events import EventKind
@@ -46,7 +47,9 @@ CASES = [expand(case) for case in json.loads((EXAMPLES / "cases.json").read_text
 @cache
 def instance_of(path: Path) -> Instance:
     # A generous limit: a machine under load must not make a module fail.
-    return Instance(Module.load(ENGINE, path), Limits(event_ms=10_000), 10_000, GuestOutput())
+    instance = Instance(Module.load(ENGINE, path), Limits(event_ms=10_000), GuestOutput())
+    instance.start_within(None, 10_000)
+    return instance
 
 
 def ask(path: Path, hook: str, data: Any) -> Any:

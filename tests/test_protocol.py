@@ -200,14 +200,18 @@ def test_capabilities_do_not_depend_on_the_module(
         assert full.handshake == bare.handshake
 
 
-def test_no_common_version_is_refused_with_an_error(agent: RunningAgent) -> None:
+@pytest.mark.parametrize(
+    "versions",
+    [b"[3]", b"[]", b"[" + b"3," * 100_000 + b"3]", b"[" * 1020 + b"]" * 1020],
+    ids=["another", "none", "many", "nested"],
+)
+def test_no_common_version_is_refused_with_a_short_error(agent: RunningAgent, versions: bytes) -> None:
     with Client(agent.socket, 2) as client:
-        client.send(
-            encode_v2(1, b'{"supported_versions":[3],"proxy_id":"p","proxy_version":"9","config":null}')
-        )
+        client.send(encode_v2(1, b'{"supported_versions":' + versions + b',"proxy_id":"p","config":null}'))
         answer = orjson.loads(client.receive())
         assert answer["success"] is False
-        assert "no common version" in answer["error"]
+        assert answer["error"].startswith("no common version: this agent speaks 2, the proxy [")
+        assert len(answer["error"]) < 100
         assert "capabilities" in answer
         assert_closed(client)
 
@@ -378,6 +382,16 @@ def test_a_body_that_is_no_base64_is_a_broken_event(agent: RunningAgent, data: s
             EventKind.REQUEST_BODY_CHUNK, {"correlation_id": "c", "data": data, "is_last": True}
         )
         assert "base64" in reason_of(answer)
+
+
+@pytest.mark.parametrize("index", [-1, 2**32, 2**64 - 1])
+@pytest.mark.parametrize("kind", [EventKind.REQUEST_BODY_CHUNK, EventKind.RESPONSE_BODY_CHUNK])
+def test_a_chunk_index_that_is_no_u32_is_a_broken_event(
+    agent: RunningAgent, kind: EventKind, index: int
+) -> None:
+    with agent.v2() as client:
+        answer = client.ask(kind, {"correlation_id": "c", "data": "", "is_last": True, "chunk_index": index})
+        assert f"chunk_index is {index}, expected 0 to 4294967295" in reason_of(answer)
 
 
 # --- the failure table: clients
@@ -608,7 +622,8 @@ def test_captured_frames_of_the_real_proxies_are_answered(agent: RunningAgent) -
             two.send(encode_v2(frame["type"], frame["payload"].encode()))
         answers = [orjson.loads(two.receive()) for _ in events]
     ids = [orjson.loads(frame["payload"])["correlation_id"] for frame in events]
-    assert [answer["audit"]["custom"]["correlation_id"] for answer in answers] == ids
+    # In any order: a Configure is answered when all instances have taken it.
+    assert sorted(answer["audit"]["custom"]["correlation_id"] for answer in answers) == sorted(ids)
 
 
 def test_a_refused_client_raises(agent: RunningAgent, monkeypatch: pytest.MonkeyPatch) -> None:

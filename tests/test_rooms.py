@@ -20,7 +20,7 @@ ROOMS = [
     {"decision"},
     {"logs", "base64"},
     {"protocol"},
-    {"_wasmtime", "_json", "_ticker", "_hostcalls", "_fastpath"},
+    {"_wasmtime", "_json", "_threads", "_ticker", "_hostcalls", "_instances", "_fastpath", "_workers"},
     {"guest"},
     {"agent"},
     {"server"},

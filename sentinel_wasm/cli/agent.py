@@ -14,6 +14,7 @@ from sentinel_wasm.errors import UserError
 from sentinel_wasm.settings import Settings
 
 PROGRAM = "sentinel-wasm-agent"
+_SHOWN = 2000  # characters of a message
 
 
 def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
@@ -26,7 +27,7 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
         names.append(f"-{meta['short']}")
     choice = {
         bool: None,
-        int: click.IntRange(min=1),
+        int: click.IntRange(min=1, max=meta["most"]),
         Path: click.Path(path_type=Path),
     }
     return click.Option(
@@ -78,7 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"{PROGRAM}: {' '.join(message.split())}", err=True)
+    """One line, in which a module's own names are shown and not obeyed."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
+    click.echo(f"{PROGRAM}: {line if len(line) <= _SHOWN else line[:_SHOWN] + ' …'}", err=True)
     sys.exit(status)
 
 

@@ -40,6 +40,10 @@ HOOKS = (
     ON_CONFIGURE,
 ) = range(len(HOOKS))
 
+# No proxy takes so many; each would cost the agent's time, and a name is repeated for each of its values.
+_HEADER_OPS = 1024
+_HEADER_BYTES = 1024 * 1024
+
 REDIRECTS = (301, 302, 303, 307, 308)
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -131,16 +135,28 @@ def _header_ops(result: dict[str, Any], headers: str) -> tuple[HeaderOp, ...]:
     """Sets, then adds, then removes: a name that is set and removed is removed."""
     sets: list[HeaderOp] = []
     adds: list[HeaderOp] = []
-    for name, values in (_typed(result, f"add_{headers}", dict) or {}).items():
+    for name, values in _changes(result, f"add_{headers}", dict).items():
         for index, value in enumerate(_values(values, f"add_{headers}", name)):
             if index == 0:
                 sets.append(HeaderOp("set", name, value))
             else:
                 adds.append(HeaderOp("add", name, value))
-    for name, values in (_typed(result, f"append_{headers}", dict) or {}).items():
+    for name, values in _changes(result, f"append_{headers}", dict).items():
         adds += [HeaderOp("add", name, value) for value in _values(values, f"append_{headers}", name)]
+    _changes(result, f"remove_{headers}", list)
     removes = [HeaderOp("remove", _name(name)) for name in _strings(result, f"remove_{headers}")]
-    return (*sets, *adds, *removes)
+    ops = (*sets, *adds, *removes)
+    if len(ops) > _HEADER_OPS or sum(len(op.name) + len(op.value or "") for op in ops) > _HEADER_BYTES:
+        raise ResultError(f"over {_HEADER_OPS} changes of {headers}, or {_HEADER_BYTES // 1024} KiB of them")
+    return ops
+
+
+def _changes(result: dict[str, Any], field: str, kind: type) -> Any:
+    """The field's value, empty where it is absent; its length is checked before anything is made of it."""
+    changes = _typed(result, field, kind) or kind()
+    if len(changes) > _HEADER_OPS:
+        raise ResultError(f"{field} has more than {_HEADER_OPS} entries")
+    return changes
 
 
 def _values(values: Any, field: str, name: str) -> list[str]:

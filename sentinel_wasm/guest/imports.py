@@ -13,6 +13,20 @@ from sentinel_wasm.guest.signatures import describe, signature_of, write
 
 WASI = "wasi_snapshot_preview1"
 
+# WASI's functions of paths, which all say that there is no directory.
+_PATHS = {
+    "path_create_directory": "iii",
+    "path_filestat_get": "iiiii",
+    "path_filestat_set_times": "iiiilli",
+    "path_link": "iiiiiii",
+    "path_open": "iiiiillii",
+    "path_readlink": "iiiiii",
+    "path_remove_directory": "iii",
+    "path_rename": "iiiiii",
+    "path_symlink": "iiiii",
+    "path_unlink_file": "iii",
+}
+
 # The imports served by _hostcalls, as (parameters, results): i for i32, l for i64, d for f64. The rest of
 # WASI is wasmtime's own, which answers at once when it has no files, directories, environment or sockets.
 _TYPES = {
@@ -25,6 +39,7 @@ _TYPES = {
     ("env", "abort"): ("iiii", ""),
     ("env", "seed"): ("", "d"),
     ("env", "trace"): ("iiddddd", ""),
+    **{(WASI, name): (params, "i") for name, params in _PATHS.items()},
 }
 
 _no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(0)
@@ -38,7 +53,9 @@ def make_linker(engine: wasmtime.Engine) -> Linker:
     for (module, name), (params, results) in _TYPES.items():
         # Made anew each time: wasmtime aborts the process where one type is used with a second engine.
         kind = FuncType(_types(params), _types(results))
-        callback = ffi.wasmtime_func_unchecked_callback_t(_hostcalls.CALLBACKS[module, name])
+        callback = ffi.wasmtime_func_unchecked_callback_t(
+            _hostcalls.CALLBACKS[module, "path_*" if name in _PATHS else name]
+        )
         error = ffi.wasmtime_linker_define_func_unchecked(
             linker.ptr(),
             ctypes.create_string_buffer(module.encode()),

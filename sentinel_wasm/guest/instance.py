@@ -1,21 +1,14 @@
-"""One instance of a module: its store, its host state and its compiled calls."""
+"""One instance of a module, called on the caller's own thread."""
 
 from __future__ import annotations
 
-import ctypes
 import time
-from typing import Any
 
-from wasmtime import Func, Memory, Store, Trap, TrapCode, WasiConfig, WasmtimeError
-from wasmtime import _ffi as ffi
-from wasmtime._instance import InstanceExports
-
-from sentinel_wasm._fastpath import GuestCall, cause
-from sentinel_wasm._hostcalls import Host
-from sentinel_wasm._ticker import TICK_MS
+from sentinel_wasm._fastpath import GuestCall, Pace
+from sentinel_wasm._instances import Plan
 from sentinel_wasm.errors import GuestFault
 from sentinel_wasm.guest import abi
-from sentinel_wasm.guest.limits import MIB, TABLE_ELEMENTS, Limits
+from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
@@ -26,47 +19,57 @@ class ConfigRefused(GuestFault):
     """The module's `on_configure` returned an error; the message is the module's own."""
 
 
+def check_configured(result: bytes | None) -> None:
+    """Look at what `on_configure` returned. Raises ConfigRefused, and ResultError where it is nonsense."""
+    refused = abi.parse_configured(result)
+    if refused is not None:
+        raise ConfigRefused(refused[:_SHOWN])
+
+
 class Instance:
-    """A started instance, for one thread at a time. After `usable` is false it must be closed.
+    """An instance that can be started, called, and started again; one thread at a time.
 
     `guest` are its compiled calls; `call` is what callers want.
     """
 
-    def __init__(self, module: Module, limits: Limits, start_ms: int, output: GuestOutput) -> None:
-        """Instantiate, and run the start function and `_initialize`, within `start_ms`.
-
-        Raises GuestFault where one of them fails or the module needs more than its limits.
-        """
+    def __init__(
+        self,
+        module: Module,
+        limits: Limits,
+        output: GuestOutput,
+        plan: Plan | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """`plan`: the module's, where several instances share it; `pace` is told of calls."""
         self.module = module
-        self._limits = limits
+        self.guest = GuestCall(plan or module.plan(), pace)
+        self._limit_ns = limits.event_ms * 1_000_000
         self._output = output
-        self._host = Host()
-        self._store = Store(module.engine)
-        ffi.wasmtime_context_set_data(self._store._context(), self._host.address)
-        if module.uses_wasi:
-            self._store.set_wasi(WasiConfig())
-        self._store.set_limits(
-            memory_size=limits.memory_bytes, table_elements=TABLE_ELEMENTS, instances=1, memories=1
-        )
-        exports = self._start(start_ms)
-        self.guest = GuestCall(
-            self._store,
-            self._host,
-            module.engine.ticker,
-            _address(self._store._context().contents),
-            _address(_memory(exports["memory"])),
-            _function(exports["alloc"]),
-            _function(exports["dealloc"]),
-            [
-                _function(exports[name]) if there else 0
-                for name, there in zip(abi.HOOKS, module.hooks, strict=True)
-            ],
-            list(abi.HOOKS),
-        )
 
     @property
     def usable(self) -> bool:
         return self.guest.usable
+
+    def start(self, config: bytes | None, deadline_ns: int, limit_ns: int) -> None:
+        """Instantiate; run the start function, `_initialize`, and `on_configure` with `config` if given.
+
+        Raises GuestFault or ResultError where one of them fails, or refuses: then it is not started.
+        """
+        try:
+            self.guest.start(deadline_ns, limit_ns)
+            if config is not None and self.module.hooks[abi.ON_CONFIGURE]:
+                check_configured(self.guest.call(abi.ON_CONFIGURE, config, deadline_ns, limit_ns))
+        except Exception:
+            self.guest.retire()
+            raise
+        finally:
+            if self.guest.has_output:
+                self.log_output("")
+
+    def start_within(self, config: bytes | None, limit_ms: int) -> None:
+        """The same, within so much time from now on."""
+        limit_ns = limit_ms * 1_000_000
+        self.start(config, time.monotonic_ns() + limit_ns, limit_ns)
 
     def call(self, hook: int, data: bytes, correlation_id: str, deadline_ns: int = 0) -> bytes | None:
         """Call a hook that the module exports; None means that it has nothing to say.
@@ -74,76 +77,19 @@ class Instance:
         `deadline_ns` (of time.monotonic_ns) is the event's; without one it has its time from now on. Raises
         GuestFault, and ModuleError where the deadline has passed.
         """
-        limit_ns = self._limits.event_ms * 1_000_000
         try:
-            return self.guest.call(hook, data, deadline_ns or time.monotonic_ns() + limit_ns, limit_ns)
+            return self.guest.call(
+                hook, data, deadline_ns or time.monotonic_ns() + self._limit_ns, self._limit_ns
+            )
         finally:
-            if self._host.has_output:
-                self._take_output(correlation_id)
+            if self.guest.has_output:
+                self.log_output(correlation_id)
 
-    def configure(self, data: bytes, limit_ms: int) -> None:
-        """Give the configuration (`inputs.configure`) to `on_configure` where there is one.
-
-        Raises ConfigRefused where the module refuses it, GuestFault or ResultError where it fails.
-        """
-        if not self.module.hooks[abi.ON_CONFIGURE]:
-            return
-        limit_ns = limit_ms * 1_000_000
-        try:
-            result = self.guest.call(abi.ON_CONFIGURE, data, time.monotonic_ns() + limit_ns, limit_ns)
-        finally:
-            self._take_output("")
-        refused = abi.parse_configured(result)
-        if refused is not None:
-            raise ConfigRefused(refused[:_SHOWN])
+    def log_output(self, correlation_id: str) -> None:
+        records, dropped = self.guest.take_output()
+        if records or dropped:
+            self._output.write(records, dropped, correlation_id)
 
     def close(self) -> None:
         """Free the store now."""
         self.guest.retire()
-        self._store.close()
-
-    def _start(self, start_ms: int) -> InstanceExports:
-        self._store.set_epoch_deadline(start_ms // TICK_MS + 2)
-        self._host.begin(start_ms)
-        where = "the start function"
-        try:
-            with self.module.engine.ticker:
-                exports = self.module.linked.instantiate(self._store).exports(self._store)
-                if self.module.has_initialize:
-                    where = "_initialize"
-                    initialize = exports["_initialize"]
-                    assert isinstance(initialize, Func)
-                    initialize(self._store)
-        except (Trap, WasmtimeError) as error:
-            raise GuestFault(self._start_reason(error, where)) from None
-        finally:
-            self._take_output("")
-        return exports
-
-    def _start_reason(self, error: Trap | WasmtimeError, where: str) -> str:
-        code = error.trap_code if isinstance(error, Trap) else None
-        words = self._host.ended_by() or cause(None if code is None else code.value, str(error))
-        if code is TrapCode.INTERRUPT:
-            words = self._host.too_late()
-        if "exceeds memory limits" in words:
-            return f"{words}; --memory-limit allows {self._limits.memory_bytes // MIB} MiB"
-        return f"{words} in {where}"
-
-    def _take_output(self, correlation_id: str) -> None:
-        records, dropped = self._host.take_output()
-        if records or dropped:
-            self._output.write(records, dropped, correlation_id)
-
-
-def _address(struct: Any) -> int:
-    return ctypes.addressof(struct)
-
-
-def _memory(item: Any) -> Any:
-    assert isinstance(item, Memory)
-    return item._memory
-
-
-def _function(item: Any) -> int:
-    assert isinstance(item, Func)
-    return ctypes.addressof(item._func)

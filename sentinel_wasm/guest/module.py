@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
+import re
 from pathlib import Path
 
 import wasmtime
-from wasmtime import Config, FuncType, MemoryType, WasmtimeError
+from wasmtime import FuncType, MemoryType, WasmtimeError
 from wasmtime._types import AsExternType
 
-from sentinel_wasm._fastpath import cause
-from sentinel_wasm._ticker import Ticker
+from sentinel_wasm._instances import Plan, cause
 from sentinel_wasm.errors import ModuleLoadError
-from sentinel_wasm.guest import abi, capi, imports, sections  # noqa: F401  (capi binds the C API)
-from sentinel_wasm.guest.limits import MIB, STACK_BYTES
+from sentinel_wasm.guest import abi, imports, sections
+from sentinel_wasm.guest.engine import Engine, address
+from sentinel_wasm.guest.limits import MIB, TABLE_ELEMENTS
 from sentinel_wasm.guest.signatures import describe, signature_of, write
 
 _I32, _I64 = "i32", "i64"
@@ -21,31 +21,14 @@ _HOOK = ([_I32, _I32], [_I64])
 _REQUIRED = {"alloc": ([_I32], [_I32]), "dealloc": ([_I32, _I32], [])}
 _OPTIONAL = {"_initialize": ([], []), **dict.fromkeys(abi.HOOKS, _HOOK)}
 _DECIDING = abi.HOOKS[:4]
-
-
-class Engine(wasmtime.Engine):
-    """An engine whose epoch moves while guests run."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.ticker = Ticker(ctypes.addressof(self.ptr().contents))
-
-
-def make_engine() -> Engine:
-    """The engine all modules of this process share."""
-    config = Config()
-    config.epoch_interruption = True
-    config.max_wasm_stack = STACK_BYTES
-    config.wasm_threads = False
-    config.wasm_gc = False
-    config.wasm_function_references = False
-    return Engine(config)
+_MEMORY_OVER_LIMIT = re.compile(r"memory .*minimum byte size of (\d+)")
+_OVER_LIMIT = re.compile(r"exceeds the (per-instance )?limit of")
 
 
 class Module:
     """A compiled module whose exports and imports fit the ABI.
 
-    `hooks[n]` says whether `abi.HOOKS[n]` is exported.
+    `hooks[n]` says whether `abi.HOOKS[n]` is exported; `first_hook` is the first of them in a request.
     """
 
     def __init__(self, engine: Engine, wasm: bytes, name: str) -> None:
@@ -56,8 +39,7 @@ class Module:
         try:
             self.compiled = wasmtime.Module(engine, wasm)
         except WasmtimeError as error:
-            reason = cause(None, str(error))
-            raise ModuleLoadError(f"{name}: not a valid WebAssembly module: {reason}") from None
+            raise ModuleLoadError(f"{name}: {self._compile_reason(str(error))}") from None
         if names := sections.unspeakable(wasm, {**_REQUIRED, **_OPTIONAL}):
             raise ModuleLoadError(
                 f"{name}: types that are neither numbers nor plain references in {', '.join(names)}"
@@ -72,9 +54,34 @@ class Module:
         except WasmtimeError as error:
             raise ModuleLoadError(f"{name}: cannot be linked: {cause(None, str(error))}") from None
         self.hooks = tuple(hook in exports for hook in abi.HOOKS)
-        self.has_initialize = "_initialize" in exports
-        self.uses_wasi = any(item.module == imports.WASI for item in self.compiled.imports)
+        self.first_hook = self.hooks.index(True)
+        self._has_initialize = "_initialize" in exports
+        self._uses_wasi = any(item.module == imports.WASI for item in self.compiled.imports)
         self.looks_up_lower_case = sections.looks_up_lower_case(wasm)
+
+    def plan(self) -> Plan:
+        """What its instances are made from."""
+        return Plan(
+            (self.engine, self.linked),
+            self.engine.ticker,
+            address(self.engine),
+            address(self.linked),
+            abi.HOOKS,
+            self.hooks,
+            self._uses_wasi,
+            self._has_initialize,
+            self.engine.memory_bytes,
+            TABLE_ELEMENTS,
+        )
+
+    def _compile_reason(self, message: str) -> str:
+        reason = cause(None, message)
+        if not _OVER_LIMIT.search(reason):
+            return f"not a valid WebAssembly module: {reason}"
+        if memory := _MEMORY_OVER_LIMIT.search(reason):
+            limit = self.engine.memory_bytes // MIB
+            return f"its memory begins with {memory[1]} bytes, more than --memory-limit allows ({limit} MiB)"
+        return f"more than an instance may have: {reason}"
 
     @classmethod
     def load(cls, engine: Engine, path: Path, max_bytes: int = 64 * MIB) -> Module:

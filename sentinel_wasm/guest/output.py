@@ -40,6 +40,8 @@ def lines(records: list[tuple[int, bytes]]) -> list[Line]:
 
 def _trace(data: bytes) -> str:
     """AssemblyScript's trace(message, n, a0 … a4)."""
+    if len(data) < _TRACE_HEAD.size:
+        return "(cut)"
     count, *numbers = _TRACE_HEAD.unpack_from(data)
     text = data[_TRACE_HEAD.size :].decode("utf-16-le", "replace")
     return " ".join([text, *(f"{number:g}" for number in numbers[:count])])

@@ -1,95 +1,419 @@
-"""The instances that answer events."""
+"""A module's instances: which of them answers, on which thread, and what follows when one fails."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, Literal
 
 import structlog
 
-from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
-from sentinel_wasm.guest import inputs
-from sentinel_wasm.guest.instance import Instance
-from sentinel_wasm.guest.limits import Limits
+from sentinel_wasm._fastpath import Pace
+from sentinel_wasm._workers import END, START, Job
+from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError, Overload
+from sentinel_wasm.guest import abi, inputs
+from sentinel_wasm.guest.crew import Call, Crew, Outcome
+from sentinel_wasm.guest.failures import Failures
+from sentinel_wasm.guest.instance import Instance, check_configured
+from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
+from sentinel_wasm.guest.places import KEPT_NS, Place, Places, PooledPlaces, RequestPlaces, least_busy
+from sentinel_wasm.settings import Dispatch, Isolation
+
+# Back from the workers to the event loop after so long without a call that took longer than this.
+CALM_NS = 10_000_000_000
+QUICK_NS = 300_000
+ENDED_KEPT = 64
+LARGE_BYTES = 16 * MIB  # wiping it takes about 1 ms
 
 _log = structlog.stdlib.get_logger("pool")
 
 
-class Pool:
-    """`size` instances of one module, all made before the first event.
+class _Later(Enum):
+    LATER = 0
 
-    All events of one correlation id reach the same instance. One that has failed is closed and replaced
-    before its next event.
+
+LATER: Final = _Later.LATER
+"""What `Pool.call` gives where the event must be submitted to a worker."""
+
+
+class Pool:
+    """Calls a module's hooks: on the event loop while the module is quick, else on `size` workers.
+
+    `call` first; where it gives LATER, `submit`. `keeps_requests`: each request has an instance of its own.
+    While `tracks_requests`, it is told of a request's end by `forget`. Everything is called on the thread of
+    the event loop that it is attached to.
     """
 
-    def __init__(self, module: Module, size: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        module: Module,
+        size: int,
+        limits: Limits,
+        *,
+        dispatch: Dispatch = "auto",
+        isolation: Isolation = "pooled",
+        queue_limit: int = 1024,
+        request_instances: int = 256,
+    ) -> None:
         """Raises ModuleLoadError where an instance cannot be started or refuses the empty configuration."""
         self.module = module
-        self._limits = limits
+        self.failures = Failures()
+        self.keeps_requests = isolation == "request"
+        self.tracks_requests = self.keeps_requests or dispatch == "threads"
+        self.limits = limits
+        self._limit_ns = limits.event_ms * 1_000_000
+        self._restart_ns = limits.restart_ms * 1_000_000
+        self._auto = dispatch == "auto"
+        self._inline = dispatch != "threads"
+        self._slow_at_ns = 0
+        self._holding = False
+        self._plan = module.plan()
+        self._pace = Pace()
         self._output = GuestOutput()
         self._config = inputs.configure(None)
-        self._instances: list[Instance | None] = []
-        try:
-            self._instances += [self._start(limits.start_ms) for _ in range(size)]
-        except ModuleError as error:
-            raise ModuleLoadError(f"{module.name}: cannot be started: {error}") from None
+        self._change: _Change | None = None
+        self._ended: list[Instance] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._places: Places
+        if self.keeps_requests:
+            self._places = RequestPlaces(self._make, self._release, request_instances)
+            self._start_first(self._make()).close()
+        else:
+            self._places = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
+        self._crew = Crew(size, limits, queue_limit, self._output)
 
-    def instance_for(self, correlation_id: str) -> Instance:
-        """The instance for a request. Raises GuestFault where a failed one cannot be replaced."""
-        index = hash(correlation_id) % len(self._instances)
-        instance = self._instances[index]
-        if instance is None or not instance.usable:
-            instance = self._replace(index)
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._crew.attach(loop)
+
+    def close(self) -> None:
+        """End threads and instances; events under way are dropped."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._crew.close()
+        for place in self._places:
+            place.instance.close()
+
+    @property
+    def instances(self) -> list[Instance]:
+        """With shared instances: all, also those that are being started; else those of requests under way."""
+        return [place.instance for place in self._places]
+
+    @property
+    def pending(self) -> int:
+        """Events that are with workers."""
+        return self._crew.pending
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Workers have nothing to do: no event, and no instance to start or to end."""
+        return not any(self._crew.load)
+
+    # Calls
+
+    def call(
+        self, hook: int, data: bytes, correlation_id: str, deadline_ns: int
+    ) -> bytes | Literal[_Later.LATER] | None:
+        """Call a hook now; None means that it has nothing to say. Raises ModuleError."""
+        if not self._inline:
+            return LATER
+        place = self._places.inline(correlation_id, deadline_ns)
+        guest = place.guest
+        if place.pending:
+            return LATER
+        if not guest.usable:
+            if not self.keeps_requests:
+                return LATER
+            self._start_for_request(place.instance, deadline_ns)
+        try:
+            result = guest.call(hook, data, deadline_ns, self._limit_ns)
+        except GuestFault as error:
+            self._look_after(place, correlation_id)
+            self._failed(place, error)
+            raise
+        if guest.needs_care:
+            self._look_after(place, correlation_id)
+            if guest.lost is not None:
+                self._lost(place, guest.lost)
+        if self.failures.row:
+            self._recovered()
+        return result
+
+    def submit(
+        self,
+        hook: int,
+        data: bytes,
+        correlation_id: str,
+        deadline_ns: int,
+        answered: Callable[[Outcome], None],
+        *,
+        opens: bool = True,
+    ) -> None:
+        """Have a worker call the hook; `answered` is called once, in time, on the event loop.
+
+        `opens`: the event is the first of its request. Raises ModuleError instead where that is hopeless.
+        """
+        now_ns = time.monotonic_ns()
+        self._check_time(now_ns, deadline_ns)
+        # Before a place is taken: it may have to be made by ending another request's.
+        self._crew.check_room(least_busy(self._crew.load), deadline_ns, now_ns)
+        place = self._places.queued(correlation_id, deadline_ns, self._crew.load, opens=opens)
+        self._crew.check_room(place.worker, deadline_ns, now_ns)
+        if place.is_lost:
+            self._check_may_start(now_ns)
+        if self._holding and self.failures.may_start(now_ns):
+            self._hold(False)
+        start_ns = 0 if self.keeps_requests else self._restart_ns
+        config = self._start_config
+        self._crew.give(
+            Call(place, hook, self._settle, data, config, correlation_id, deadline_ns, start_ns, answered)
+        )
+        self._sweep_later()
+
+    def leave_loop(self, why: str) -> None:
+        """The module is slow, or will be: workers run it until it has been quick for a while."""
+        self._slow_at_ns = time.monotonic_ns()
+        if self._inline and self._auto:
+            self._inline = False
+            self.tracks_requests = True
+            _log.info("worker threads run the module from now on", reason=why)
+
+    def forget(self, correlation_id: str) -> None:
+        """No event can follow for this request."""
+        place = self._places.forget(correlation_id)
+        if place is not None:
+            self._release(place)
+
+    def _look_after(self, place: Place, correlation_id: str) -> None:
+        """What a call on the event loop has left behind: output, or time that others wanted."""
+        place.instance.log_output(correlation_id)
+        if self._pace.overran:
+            self._pace.reset()
+            self.leave_loop("guests held the event loop for over 2 ms")
+
+    def _check_time(self, now_ns: int, deadline_ns: int) -> None:
+        if now_ns >= deadline_ns:
+            raise ModuleError(f"deadline of {self.limits.event_ms} ms exceeded before the module was asked")
+
+    def _check_may_start(self, now_ns: int) -> None:
+        if not self.failures.may_start(now_ns):
+            raise ModuleError(self.failures.pause(now_ns))
+
+    def _start_for_request(self, instance: Instance, deadline_ns: int) -> None:
+        now_ns = time.monotonic_ns()
+        self._check_time(now_ns, deadline_ns)
+        if self.failures.row:
+            self._check_may_start(now_ns)
+        try:
+            instance.start(self._config, deadline_ns, self._limit_ns)
+        except Overload:
+            raise
+        except ModuleError as error:
+            self.failures.failed(str(error), time.monotonic_ns())
+            raise
+        self._sweep_later()
+
+    def _settle(self, job: Job, call: Call) -> Outcome:
+        """What came of a worker's job, and what has to follow."""
+        now_ns = time.monotonic_ns()
+        if job.had_no_time:
+            return Overload(f"an instance was not free for most of its {self.limits.event_ms} ms")
+        if job.was_held:
+            return ModuleError(self.failures.pause(now_ns))
+        self._look_at_time(job, now_ns)
+        try:
+            check_configured(job.configured)
+        except ModuleError as error:
+            self._end(call.place)
+            self.failures.failed(str(error), now_ns)
+            return ModuleError(f"the module cannot be started again: {error}")
+        failure = job.failure()
+        if failure is not None and not job.is_sound:
+            if isinstance(failure, GuestFault):
+                self._failed(call.place, failure, started=job.was_called)
+            return failure
+        if failure is not None:
+            self._lost(call.place, failure)
+        if call.hook >= 0 and self.failures.row:
+            self._recovered()
+        return job.result
+
+    def _look_at_time(self, job: Job, now_ns: int) -> None:
+        """Back to the event loop when the module has been quick for a while."""
+        if job.busy_ns > QUICK_NS:
+            self._slow_at_ns = now_ns
+        elif self._auto and not self._inline and now_ns - self._slow_at_ns > CALM_NS:
+            self._inline = True
+            self.tracks_requests = self.keeps_requests
+            self._pace.reset()
+            _log.info("the event loop runs the module again", reason="no call took over 300 µs for 10 s")
+
+    # Instances
+
+    @property
+    def _start_config(self) -> bytes | None:
+        return self._config if self.module.hooks[abi.ON_CONFIGURE] else None
+
+    def _make(self) -> Instance:
+        if self._ended:
+            return self._ended.pop()
+        return Instance(self.module, self.limits, self._output, self._plan, self._pace)
+
+    def _start_first(self, instance: Instance) -> Instance:
+        began_ns = time.monotonic_ns()
+        try:
+            instance.start_within(self._config, self.limits.start_ms)
+        except ModuleError as error:
+            raise ModuleLoadError(f"{self.module.name}: cannot be started: {error}") from None
+        # What takes long at first takes long again.
+        self._restart_ns = max(self._restart_ns, 2 * (time.monotonic_ns() - began_ns))
         return instance
 
-    def configure(self, config: Any) -> None:
+    def _failed(self, place: Place, error: ModuleError, *, started: bool = True) -> None:
+        """An instance cannot be used again; a new one is made unless that has to wait.
+
+        One that has failed to start is left until an event needs it. One that was a request's own is no
+        reason to let other requests wait for theirs.
+        """
+        now_ns = time.monotonic_ns()
+        self.failures.failed(str(error), now_ns, pauses=not (started and self.keeps_requests))
+        if not self.failures.may_start(now_ns):
+            self._hold(True)
+        elif started and not self.keeps_requests:
+            self._start_again(place)
+
+    def _lost(self, place: Place, error: ModuleError) -> None:
+        """The result was sound, but the instance cannot be used again."""
+        _log.warning("instance replaced after its answer", reason=str(error))
+        if not self.keeps_requests:
+            self._start_again(place)
+
+    def _recovered(self) -> None:
+        self.failures.succeeded()
+        if self._holding:
+            self._hold(False)
+        if not self.keeps_requests:
+            for place in self._places:
+                if place.is_lost:
+                    self._start_again(place)
+
+    def _start_again(self, place: Place) -> None:
+        self._crew.give(
+            Call(place, START, self._settle, config=self._start_config, start_ns=self._restart_ns)
+        )
+
+    def _hold(self, hold: bool) -> None:
+        self._holding = hold
+        self._crew.hold(hold)
+
+    def _end(self, place: Place) -> None:
+        """Free an instance: at once, but a large one is wiped by a worker."""
+        if place.pending == 0 and place.guest.memory_bytes <= LARGE_BYTES:
+            place.instance.close()
+            return
+        if place.worker < 0:
+            place.worker = least_busy(self._crew.load)
+        self._crew.give(Call(place, END, self._settle))
+
+    def _release(self, place: Place) -> None:
+        """The same, for a place that nothing leads to any more."""
+        self._end(place)
+        if not place.pending and len(self._ended) < ENDED_KEPT:
+            self._ended.append(place.instance)
+
+    def _sweep_later(self) -> None:
+        if self._sweeping is None and self._loop is not None and len(self._places):
+            self._sweeping = self._loop.call_later(KEPT_NS / 2e9, self.sweep)
+
+    def sweep(self) -> None:
+        """End what no event came for; a timer calls it from time to time."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for place in self._places.expired(time.monotonic_ns()):
+            self._release(place)
+        self._sweep_later()
+
+    # Configuration
+
+    def configure(
+        self, config: Any, deadline_ns: int, answered: Callable[[ModuleError | None], None]
+    ) -> ModuleError | Literal[_Later.LATER] | None:
         """Give every instance a new configuration.
 
-        Raises ModuleError where one refuses or fails: then all have the old one again.
+        None where all have it, else the reason; then all have the old one. With LATER, `answered` gets that.
         """
         data = inputs.configure(config)
         if data == self._config:
-            return
-        try:
-            for index in range(len(self._instances)):
-                instance = self._instances[index]
-                if instance is None or not instance.usable:
-                    instance = self._replace(index)
-                instance.configure(data, self._limits.restart_ms)
-        except ModuleError:
-            # Some may have taken the new one: fresh instances are sure to have the old.
-            for index in range(len(self._instances)):
-                self._discard(index)
-            raise
+            return None
+        if self._change is not None:
+            return ModuleError("another configuration is being applied")
+        if not self.module.hooks[abi.ON_CONFIGURE]:
+            self._config = data
+            return None
+        self._begin_change(data, deadline_ns, answered)
+        return LATER
+
+    def _begin_change(
+        self, data: bytes, deadline_ns: int, answered: Callable[[ModuleError | None], None]
+    ) -> None:
+        places = (
+            [Place(self._make(), least_busy(self._crew.load))] if self.keeps_requests else list(self._places)
+        )
+        self._change = _Change(self._config, places, answered)
+        # An instance that starts from now on takes the new one.
         self._config = data
+        for place in places:
+            hook = abi.ON_CONFIGURE if place.guest.usable else START
+            start_ns = 0 if hook == START else self._restart_ns
+            self._crew.give(
+                Call(place, hook, self._settle_change, data, data, "", deadline_ns, start_ns, self._taken)
+            )
 
-    def close(self) -> None:
-        for index in range(len(self._instances)):
-            self._discard(index)
-
-    def _start(self, start_ms: int) -> Instance:
-        instance = Instance(self.module, self._limits, start_ms, self._output)
+    def _settle_change(self, job: Job, call: Call) -> Outcome:
         try:
-            instance.configure(self._config, start_ms)
-        except ModuleError:
-            instance.close()
-            raise
-        return instance
-
-    def _replace(self, index: int) -> Instance:
-        lost = self._instances[index]
-        if lost is not None and lost.guest.lost is not None:
-            _log.warning("instance replaced after its answer", reason=str(lost.guest.lost))
-        self._discard(index)
-        try:
-            instance = self._instances[index] = self._start(self._limits.restart_ms)
+            check_configured(job.configured)
+            if job.is_sound:
+                check_configured(job.result)
         except ModuleError as error:
-            raise GuestFault(f"the module cannot be started again: {error}") from None
-        return instance
+            return error
+        return job.failure()
 
-    def _discard(self, index: int) -> None:
-        instance = self._instances[index]
-        self._instances[index] = None
-        if instance is not None:
-            instance.close()
+    def _taken(self, outcome: Outcome) -> None:
+        """One instance has the new configuration, or not."""
+        change = self._change
+        assert change is not None
+        change.left -= 1
+        if isinstance(outcome, ModuleError):
+            change.error = change.error or outcome
+        if change.left:
+            return
+        self._change = None
+        if change.error is not None:
+            self._config = change.old
+        for place in change.places:
+            if self.keeps_requests:
+                self._release(place)
+            elif change.error is not None:
+                # Some may have taken the new one: fresh instances are sure to have the old.
+                self._crew.give(Call(place, END, self._settle))
+                self._start_again(place)
+        change.answered(change.error)
+
+
+class _Change:
+    """A configuration on its way to all instances."""
+
+    def __init__(
+        self, old: bytes, places: list[Place], answered: Callable[[ModuleError | None], None]
+    ) -> None:
+        self.old = old
+        self.places = places
+        self.answered = answered
+        self.left = len(places)
+        self.error: ModuleError | None = None

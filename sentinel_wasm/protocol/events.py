@@ -164,9 +164,18 @@ def _body_chunk(payload: dict[str, Any], seen: str) -> BodyChunk:
         data,
         _get(payload, "is_last", bool),
         _get(payload, "total_size", int, None),
-        _get(payload, "chunk_index", int, 0),
+        _chunk_index(payload),
         _get(payload, seen, int, 0),
     )
+
+
+def _chunk_index(payload: dict[str, Any]) -> int:
+    """An answer's mutation repeats it, and proxies cannot read one that is no u32."""
+    index = _get(payload, "chunk_index", int, 0)
+    if not 0 <= index < 2**32:
+        raise EventError(f"chunk_index is {index}, expected 0 to 4294967295")
+    assert isinstance(index, int)
+    return index
 
 
 def _request_body_chunk(payload: dict[str, Any]) -> BodyChunk:

@@ -12,6 +12,7 @@ from sentinel_wasm.protocol.events import EventKind
 
 AGENT_ID = "sentinel-wasm-agent"
 PROTOCOL_VERSION = 2
+_SHOWN = 8  # of a proxy's versions in a refusal
 
 # What the agent handles, not what today's module exports: a reload cannot renegotiate.
 CAPABILITIES: dict[str, Any] = {
@@ -49,7 +50,9 @@ def respond(payload: bytes) -> tuple[bytes, str | None]:
         raise FrameError("the handshake has no list of supported_versions")
     refused = None
     if PROTOCOL_VERSION not in versions:
-        refused = f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {versions}"
+        # What stands in the list can be long, or nested deeper than Python writes.
+        spoken = [version for version in versions if type(version) is int][:_SHOWN]
+        refused = f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {spoken}"
     answer = {
         "protocol_version": PROTOCOL_VERSION,
         "success": refused is None,

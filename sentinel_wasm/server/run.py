@@ -16,11 +16,16 @@ import structlog
 import uvloop
 
 from sentinel_wasm import __version__
+from sentinel_wasm._fastpath import return_large_buffers
+from sentinel_wasm._instances import live_stores
+from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.limits import MIB
-from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.server import listener
+from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.settings import Settings
 
@@ -35,8 +40,10 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
     """
+    return_large_buffers()
     with _compile_limit(settings.module):
-        module = Module.load(make_engine(), settings.module, settings.max_module_size * MIB)
+        engine = make_engine(_instances(settings), settings.memory_limit * MIB)
+        module = Module.load(engine, settings.module, settings.max_module_size * MIB)
     if module.looks_up_lower_case and not header_names_given:
         _log.warning(
             "the module seems to look up header names in lower case, but gets them as User-Agent;"
@@ -48,6 +55,13 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
         uvloop.run(_serve(settings, agent, module))
     finally:
         agent.close()
+    _log.info("stopped", threads=live_threads(), instances=live_stores())
+
+
+def _instances(settings: Settings) -> int:
+    """How many there can be at once: a second pool for reloads, and a few that are ending."""
+    own = settings.request_instances if settings.isolation == "request" else 0
+    return 2 * settings.pool_size + own + 8
 
 
 @contextlib.contextmanager
@@ -74,11 +88,13 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     connections: set[Connection] = set()
+    clock = LoopClock(loop)
+    agent.attach(loop, lambda degraded: _tell_health(connections, degraded=degraded))
     sock = listener.listen(settings.socket)
     ours = listener.identity(settings.socket)
     try:
         server = await loop.create_unix_server(
-            lambda: Connection(agent, settings.proxy_timeout_ms, connections), sock=sock
+            lambda: Connection(agent, settings.proxy_timeout_ms, clock, connections), sock=sock
         )
         # What was made so far stays for good: the collector need not look at it again.
         gc.collect()
@@ -96,11 +112,15 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
         await _drain(connections)
     finally:
         listener.unlink(settings.socket, ours)
-    _log.info("stopped")
+
+
+def _tell_health(connections: set[Connection], *, degraded: bool) -> None:
+    for connection in list(connections):
+        connection.send_health(2 if degraded else 1)
 
 
 async def _drain(connections: set[Connection]) -> None:
-    """Every event that came whole has been answered; give the answers time to be read."""
+    """Every event that came whole is answered; give the answers time to be read."""
     _log.info("stopping", connections=len(connections))
     for connection in list(connections):
         connection.drain()

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import pytest
 from structlog.testing import capture_logs
 
+from sentinel_wasm.guest.engine import Engine, make_engine
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import MIB, Limits
-from sentinel_wasm.guest.module import Engine, Module, make_engine
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
 from . import wat
@@ -19,12 +20,7 @@ LIMIT_MS = 40
 START_MS = 10_000
 
 
-def limits(event_ms: int) -> Limits:
-    """Room for the memories over 2 GiB that show whether pointers are unsigned."""
-    return Limits(event_ms=event_ms, memory_bytes=4096 * MIB)
-
-
-LIMITS = limits(LIMIT_MS)
+LIMITS = Limits(event_ms=LIMIT_MS)
 
 
 class Load(Protocol):
@@ -35,9 +31,16 @@ class Start(Protocol):
     def __call__(self, text: str, limit_ms: int = LIMIT_MS) -> Instance: ...
 
 
+def started_instance(module: Module, limit_ms: int = LIMIT_MS) -> Instance:
+    instance = Instance(module, Limits(event_ms=limit_ms), GuestOutput())
+    instance.start_within(None, START_MS)
+    return instance
+
+
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    return make_engine()
+    """With room for the memories over 2 GiB that show whether pointers are unsigned."""
+    return make_engine(instances=1000, memory_bytes=4096 * MIB)
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +59,7 @@ def start(load: Load) -> Iterator[Start]:
     started: list[Instance] = []
 
     def start(text: str, limit_ms: int = LIMIT_MS) -> Instance:
-        started.append(Instance(load(text), limits(limit_ms), START_MS, GuestOutput()))
+        started.append(started_instance(load(text), limit_ms))
         return started[-1]
 
     yield start

@@ -21,11 +21,10 @@ from sentinel_wasm.guest.abi import (
     ON_RESPONSE_HEADERS,
 )
 from sentinel_wasm.guest.instance import Instance
-from sentinel_wasm.guest.output import GuestOutput
 
 from . import wat
 from .apart import run_python
-from .conftest import LIMITS, START_MS, Load, Start
+from .conftest import Load, Start, started_instance
 from .steady import STEADY
 from .wat import INPUT, PAGE, RESULT, returns
 
@@ -225,7 +224,7 @@ UNPACKING = wat.module(
 @pytest.fixture(scope="module")
 def unpacking(load: Load) -> list[Instance]:
     """One live instance of UNPACKING, to be replaced by who loses it."""
-    return [Instance(load(UNPACKING), LIMITS, START_MS, GuestOutput())]
+    return [started_instance(load(UNPACKING))]
 
 
 EDGES = [0, 1, 2, 7, 8, PAGE - 1, PAGE, PAGE + 1, SMALL - 8, SMALL - 1, SMALL, SMALL + 1]
@@ -253,7 +252,7 @@ def test_unpacking_is_what_plain_python_says(
     else:
         fault(unpacking[0], packed)
         unpacking[0].close()
-        unpacking[0] = Instance(load(UNPACKING), LIMITS, START_MS, GuestOutput())
+        unpacking[0] = started_instance(load(UNPACKING))
 
 
 # alloc
@@ -301,7 +300,8 @@ MOVING = """
 import sys, wasmtime
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import Limits
-from sentinel_wasm.guest.module import Engine, Module
+from sentinel_wasm.guest.engine import Engine
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 
 # An engine that reserves no room behind a memory: each growth is a new place.
@@ -310,8 +310,9 @@ config.epoch_interruption = True
 config.memory_may_move = True
 config.memory_reservation = 0
 config.memory_reservation_for_growth = 0
-module = Module(Engine(config), bytes(wasmtime.wat2wasm(sys.stdin.read())), "filter.wasm")
-instance = Instance(module, Limits(event_ms=1000), 1000, GuestOutput())
+module = Module(Engine(config, 64 << 20), bytes(wasmtime.wat2wasm(sys.stdin.read())), "filter.wasm")
+instance = Instance(module, Limits(event_ms=1000), GuestOutput())
+instance.start_within(None, 1000)
 for number in range(20):
     data = b"%d" % number * 3000
     assert instance.call(0, data, "") == data
@@ -328,7 +329,8 @@ def test_memory_that_moves_when_it_grows_is_followed() -> None:
 
 TWO_ENGINES = """
 import sys, wasmtime
-from sentinel_wasm.guest.module import Module, make_engine
+from sentinel_wasm.guest.engine import make_engine
+from sentinel_wasm.guest.module import Module
 
 wasm = bytes(wasmtime.wat2wasm(sys.stdin.read()))
 for engine in (make_engine(), make_engine()):
@@ -556,7 +558,7 @@ def test_faults_leave_no_memory_behind(load: Load, kind: str) -> None:
 
     def lose_instances(count: int) -> None:
         for _ in range(count):
-            instance = Instance(module, LIMITS, START_MS, GuestOutput())
+            instance = started_instance(module)
             with contextlib.suppress(GuestFault):
                 call(instance)
             assert not instance.usable

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_wasm.errors import GuestFault
+from sentinel_wasm.errors import GuestFault, ModuleError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS
 from sentinel_wasm.guest.instance import Instance
 
@@ -525,8 +525,9 @@ def test_poll_outside_the_memory_is_a_fault(poll_oneoff: HostCall, which: str, p
 def test_no_arguments_of_poll_oneoff_crash(
     poll_within: PollFactory, arguments: tuple[int, ...], data: bytes
 ) -> None:
-    # A deadline of no time: what would sleep ends the guest, and all else is an errno.
-    with contextlib.suppress(GuestFault):
+    # A deadline of no time: what would sleep ends the guest, and all else is an errno. On a busy machine it
+    # can pass before the module is asked, too.
+    with contextlib.suppress(ModuleError):
         assert poll_within(1)(*arguments, data=data).errno in (SUCCESS, INVAL, FAULT)
 
 

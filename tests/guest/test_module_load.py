@@ -10,7 +10,8 @@ import pytest
 
 from sentinel_wasm.errors import GuestFault, ModuleLoadError
 from sentinel_wasm.guest.abi import HOOKS, ON_REQUEST_HEADERS
-from sentinel_wasm.guest.module import Engine, Module
+from sentinel_wasm.guest.engine import Engine
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import Pool
 
 from . import wat
@@ -273,7 +274,8 @@ def test_import_that_a_module_may_use_resolves(start: Start, name: str, paramete
 REFUSED = """
 import sys, wasmtime
 from sentinel_wasm.errors import ModuleLoadError
-from sentinel_wasm.guest.module import Engine, Module, make_engine
+from sentinel_wasm.guest.engine import make_engine
+from sentinel_wasm.guest.module import Module
 
 try:
     Module(make_engine(), bytes(wasmtime.wat2wasm(sys.stdin.read())), "filter.wasm")
