@@ -1,0 +1,1 @@
+"""Modules that do whatever a module can do wrong, each against a real agent."""
