@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard sentinel_wasm/*.pyx sentinel_wasm/*.pxd)
 MODULE ?= examples/c/security.wasm
 SOCKET ?= /tmp/sentinel-wasm.sock
+SOAK_SECONDS ?= 600
+SOAK_EVENTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint e2e bench examples wheel clean
+.PHONY: help setup run test overload soak lint e2e bench fuzz asan examples wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +23,14 @@ $(VENV)/.ready: $(SOURCES)
 run: setup  ## an agent on an example module, with requests played at it (MODULE=… SOCKET=… for yours)
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
-test: setup  ## every test but those that need the real proxies
-	$(BIN)/python -m pytest -m "not e2e"
+test: setup  ## every test but those that need the real proxies, or the machine to themselves
+	$(BIN)/python -m pytest -m "not e2e and not load"
+
+overload: setup  ## an agent that gets three times what its module can take; wants an idle machine
+	$(BIN)/python -m pytest -m load tests/load
+
+soak: setup  ## ten minutes of mixed traffic with faults, a million events and traps (SOAK_SECONDS=… SOAK_EVENTS=…)
+	SOAK_SECONDS="$(SOAK_SECONDS)" SOAK_EVENTS="$(SOAK_EVENTS)" $(BIN)/python -m pytest tests/soak
 
 e2e: setup  ## real HTTP through the real proxies (installs them with cargo where they are missing)
 	eval "$$(ci/proxies.sh)" && $(BIN)/python -m pytest -m e2e tests/e2e
@@ -35,6 +43,12 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 
 bench: setup  ## benchmarks of fixed work
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
+
+fuzz: setup  ## look for inputs that break the agent, for FUZZ_SECONDS (60), under sanitizers
+	ci/fuzz.sh
+
+asan: setup  ## the unit tests under AddressSanitizer and UBSan
+	ci/asan.sh
 
 examples: ## rebuild the example modules that this machine has the compilers for
 	ci/build_examples.sh

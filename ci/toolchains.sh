@@ -3,7 +3,7 @@
 # AssemblyScript are rebuilt in every run. Elsewhere it says what is missing.
 set -eu
 missing=""
-for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm; do
+for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"

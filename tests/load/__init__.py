@@ -1,0 +1,1 @@
+"""More than the agent can take, and clients that do not read (make overload)."""

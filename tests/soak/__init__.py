@@ -1,0 +1,1 @@
+"""Mixed traffic for as long as one wants, and faults beside it (make soak)."""
