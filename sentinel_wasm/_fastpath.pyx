@@ -657,7 +657,7 @@ cdef class GuestCall:
         return take_output(&self.guest.host.output)
 
     def start(self, int64_t deadline_ns, int64_t limit_ns) -> None:
-        """Make a fresh instance. Raises GuestFault (trap, deadline, exit, more memory than allowed)."""
+        """Make a fresh instance. Raises as `call`, or Overload where all slots are taken."""
         cdef Outcome out
         cdef bint started
         cdef int64_t now = monotonic_ns()
@@ -675,7 +675,7 @@ cdef class GuestCall:
 
         The guest is interrupted at `deadline_ns` (CLOCK_MONOTONIC), or up to 4 ms later; `limit_ns` is the
         time that the event had. Raises GuestFault (trap, deadline, exit, bad pointer, result over 1 MiB, no
-        memory in the guest), and ModuleError where the deadline has passed before the call.
+        memory in the guest), and TooLate where the deadline has passed before the call.
         """
         cdef Outcome out
         cdef int64_t now

@@ -19,7 +19,7 @@ import re
 
 from wasmtime import TrapCode
 
-from sentinel_wasm.errors import GuestFault, ModuleError, Overload
+from sentinel_wasm.errors import GuestFault, ModuleError, Overload, TooLate
 
 cdef int stores = 0
 
@@ -110,6 +110,9 @@ cdef bint start_guest(
     cdef int64_t now = monotonic_ns()
     memset(out, 0, sizeof(out[0]))
     out.hook = -1
+    if now >= deadline_ns:
+        out.ending = FAILED_TOO_LATE
+        return False
     out.ending = TRAPPED
     begin(&guest.host, deadline_ns)
     guest.store = api.wasmtime_store_new(plan.engine, guest, NULL)
@@ -181,7 +184,7 @@ cdef object fault(Plan plan, Outcome* out, const Ended* ended, int64_t limit_ns)
     cdef wasm_byte_vec_t message
     cdef uint8_t code = 0
     if out.ending == FAILED_TOO_LATE:
-        return ModuleError(f"{too_late(limit_ns)} before the module was asked")
+        return TooLate(f"{too_late(limit_ns)} before the module was asked")
     if out.ending == FAILED_NO_TIME:
         return ModuleError("too little time was left to ask the module")
     if out.ending == FAILED_HELD:

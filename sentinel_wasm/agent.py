@@ -203,7 +203,7 @@ class Agent:
             except ModuleError as error:
                 decision = self._failed(error, hook, correlation_id)
                 answer = answers.encode(decision, version)
-        if self._pool.tracks_requests:
+        if self._pool.tracks_requests and (hook >= self._last_hook or decision is not ALLOW):
             self._look_for_end(hook, decision, correlation_id)
         if self._settings.verbose:
             self._log_decision(decision, hook, correlation_id)

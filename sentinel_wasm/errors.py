@@ -7,6 +7,7 @@ SentinelWasmError
 ├── ModuleError         the module failed on one event: answered by the fail-open rule
 │   ├── GuestFault          and its instance can no longer be trusted
 │   ├── ResultError         its result breaks the ABI; the instance is sound
+│   ├── TooLate             it was not asked: the event's time was over
 │   └── Overload            it was not asked: more events come than it can take
 └── ProtocolError       the proxy sent something that is not the protocol
     ├── FrameError          the connection cannot go on
@@ -48,6 +49,10 @@ class GuestFault(ModuleError):
 
 class ResultError(ModuleError):
     """The result is not what guest-abi.md, "What the hooks return", allows."""
+
+
+class TooLate(ModuleError):
+    """The event's deadline has passed before the module could be asked."""
 
 
 class Overload(ModuleError):

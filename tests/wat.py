@@ -22,7 +22,7 @@ def quoted(text: str) -> str:
     return "".join(f"\\{byte:02x}" for byte in text.encode())
 
 
-def module(extra: str = "", **results: str) -> str:
+def module(extra: str = "", *, imports: str = "", **results: str) -> str:
     """A module whose hooks (by keyword) return constant results; `extra` is more WAT for its end."""
     at = 1024
     parts = []
@@ -35,4 +35,4 @@ def module(extra: str = "", **results: str) -> str:
             f"    (i64.const {packed}))"
         )
         at += size
-    return f"(module {RUNTIME}\n" + "\n".join(parts) + extra + ")"
+    return f"(module {imports} {RUNTIME}\n" + "\n".join(parts) + extra + ")"

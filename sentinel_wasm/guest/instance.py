@@ -55,15 +55,16 @@ class Instance:
 
         Raises GuestFault or ResultError where one of them fails, or refuses: then it is not started.
         """
+        guest = self.guest
         try:
-            self.guest.start(deadline_ns, limit_ns)
-            if config is not None and self.module.hooks[abi.ON_CONFIGURE]:
-                check_configured(self.guest.call(abi.ON_CONFIGURE, config, deadline_ns, limit_ns))
+            guest.start(deadline_ns, limit_ns)
+            if config is not None:
+                check_configured(guest.call(abi.ON_CONFIGURE, config, deadline_ns, limit_ns))
         except Exception:
-            self.guest.retire()
+            guest.retire()
             raise
         finally:
-            if self.guest.has_output:
+            if guest.has_output:
                 self.log_output("")
 
     def start_within(self, config: bytes | None, limit_ms: int) -> None:

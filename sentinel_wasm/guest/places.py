@@ -108,7 +108,7 @@ class PooledPlaces:
 class RequestPlaces:
     """A fresh instance for each request; of more than `limit` at once, the oldest ends."""
 
-    def __init__(self, make: Callable[[], Instance], end: Callable[[Place], None], limit: int) -> None:
+    def __init__(self, make: Callable[[], Place], end: Callable[[Place], None], limit: int) -> None:
         self._make = make
         self._end = end
         self._limit = limit
@@ -119,7 +119,7 @@ class RequestPlaces:
         if place is None:
             if len(self._places) >= self._limit:
                 self._end_oldest()
-            place = self._places[correlation_id] = Place(self._make(), -1)
+            place = self._places[correlation_id] = self._make()
         else:
             self._places.move_to_end(correlation_id)
         place.expires_ns = deadline_ns + KEPT_NS

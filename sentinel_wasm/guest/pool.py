@@ -12,7 +12,7 @@ import structlog
 
 from sentinel_wasm._fastpath import Pace
 from sentinel_wasm._workers import END, START, Job
-from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError, Overload
+from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError, Overload, TooLate
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Call, Crew, Outcome
 from sentinel_wasm.guest.failures import Failures
@@ -74,14 +74,15 @@ class Pool:
         self._plan = module.plan()
         self._pace = Pace()
         self._output = GuestOutput()
-        self._config = inputs.configure(None)
+        # None where the module has no `on_configure`.
+        self._config = inputs.configure(None) if module.hooks[abi.ON_CONFIGURE] else None
         self._change: _Change | None = None
-        self._ended: list[Instance] = []
+        self._ended: list[Place] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._places: Places
         if self.keeps_requests:
-            self._places = RequestPlaces(self._make, self._release, request_instances)
+            self._places = RequestPlaces(self._make_place, self._release, request_instances)
             self._start_first(self._make()).close()
         else:
             self._places = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
@@ -129,7 +130,7 @@ class Pool:
         if not guest.usable:
             if not self.keeps_requests:
                 return LATER
-            self._start_for_request(place.instance, deadline_ns)
+            self._start_for_request(place, deadline_ns)
         try:
             result = guest.call(hook, data, deadline_ns, self._limit_ns)
         except GuestFault as error:
@@ -159,7 +160,8 @@ class Pool:
         `opens`: the event is the first of its request. Raises ModuleError instead where that is hopeless.
         """
         now_ns = time.monotonic_ns()
-        self._check_time(now_ns, deadline_ns)
+        if now_ns >= deadline_ns:
+            raise TooLate(f"deadline of {self.limits.event_ms} ms exceeded before the module was asked")
         # Before a place is taken: it may have to be made by ending another request's.
         self._crew.check_room(least_busy(self._crew.load), deadline_ns, now_ns)
         place = self._places.queued(correlation_id, deadline_ns, self._crew.load, opens=opens)
@@ -169,9 +171,18 @@ class Pool:
         if self._holding and self.failures.may_start(now_ns):
             self._hold(False)
         start_ns = 0 if self.keeps_requests else self._restart_ns
-        config = self._start_config
         self._crew.give(
-            Call(place, hook, self._settle, data, config, correlation_id, deadline_ns, start_ns, answered)
+            Call(
+                place,
+                hook,
+                self._settle,
+                data,
+                self._config,
+                correlation_id,
+                deadline_ns,
+                start_ns,
+                answered,
+            )
         )
         self._sweep_later()
 
@@ -196,27 +207,25 @@ class Pool:
             self._pace.reset()
             self.leave_loop("guests held the event loop for over 2 ms")
 
-    def _check_time(self, now_ns: int, deadline_ns: int) -> None:
-        if now_ns >= deadline_ns:
-            raise ModuleError(f"deadline of {self.limits.event_ms} ms exceeded before the module was asked")
-
     def _check_may_start(self, now_ns: int) -> None:
         if not self.failures.may_start(now_ns):
             raise ModuleError(self.failures.pause(now_ns))
 
-    def _start_for_request(self, instance: Instance, deadline_ns: int) -> None:
-        now_ns = time.monotonic_ns()
-        self._check_time(now_ns, deadline_ns)
+    def _start_for_request(self, place: Place, deadline_ns: int) -> None:
         if self.failures.row:
-            self._check_may_start(now_ns)
+            self._check_may_start(time.monotonic_ns())
         try:
-            instance.start(self._config, deadline_ns, self._limit_ns)
-        except Overload:
+            if self._config is None:
+                place.guest.start(deadline_ns, self._limit_ns)
+            else:
+                place.instance.start(self._config, deadline_ns, self._limit_ns)
+        except (Overload, TooLate):
             raise
         except ModuleError as error:
             self.failures.failed(str(error), time.monotonic_ns())
             raise
-        self._sweep_later()
+        if self._sweeping is None:
+            self._sweep_later()
 
     def _settle(self, job: Job, call: Call) -> Outcome:
         """What came of a worker's job, and what has to follow."""
@@ -255,14 +264,11 @@ class Pool:
 
     # Instances
 
-    @property
-    def _start_config(self) -> bytes | None:
-        return self._config if self.module.hooks[abi.ON_CONFIGURE] else None
-
     def _make(self) -> Instance:
-        if self._ended:
-            return self._ended.pop()
         return Instance(self.module, self.limits, self._output, self._plan, self._pace)
+
+    def _make_place(self) -> Place:
+        return self._ended.pop() if self._ended else Place(self._make(), -1)
 
     def _start_first(self, instance: Instance) -> Instance:
         began_ns = time.monotonic_ns()
@@ -303,28 +309,27 @@ class Pool:
                     self._start_again(place)
 
     def _start_again(self, place: Place) -> None:
-        self._crew.give(
-            Call(place, START, self._settle, config=self._start_config, start_ns=self._restart_ns)
-        )
+        self._crew.give(Call(place, START, self._settle, config=self._config, start_ns=self._restart_ns))
 
     def _hold(self, hold: bool) -> None:
         self._holding = hold
         self._crew.hold(hold)
 
-    def _end(self, place: Place) -> None:
-        """Free an instance: at once, but a large one is wiped by a worker."""
-        if place.pending == 0 and place.guest.memory_bytes <= LARGE_BYTES:
-            place.instance.close()
-            return
+    def _end(self, place: Place) -> bool:
+        """Free an instance: at once (True), but a large one is wiped by a worker."""
+        guest = place.guest
+        if place.pending == 0 and guest.memory_bytes <= LARGE_BYTES:
+            guest.retire()
+            return True
         if place.worker < 0:
             place.worker = least_busy(self._crew.load)
         self._crew.give(Call(place, END, self._settle))
+        return False
 
     def _release(self, place: Place) -> None:
         """The same, for a place that nothing leads to any more."""
-        self._end(place)
-        if not place.pending and len(self._ended) < ENDED_KEPT:
-            self._ended.append(place.instance)
+        if self._end(place) and len(self._ended) < ENDED_KEPT:
+            self._ended.append(place)
 
     def _sweep_later(self) -> None:
         if self._sweeping is None and self._loop is not None and len(self._places):
@@ -349,13 +354,10 @@ class Pool:
         None where all have it, else the reason; then all have the old one. With LATER, `answered` gets that.
         """
         data = inputs.configure(config)
-        if data == self._config:
+        if self._config is None or data == self._config:
             return None
         if self._change is not None:
             return ModuleError("another configuration is being applied")
-        if not self.module.hooks[abi.ON_CONFIGURE]:
-            self._config = data
-            return None
         self._begin_change(data, deadline_ns, answered)
         return LATER
 
@@ -410,7 +412,7 @@ class _Change:
     """A configuration on its way to all instances."""
 
     def __init__(
-        self, old: bytes, places: list[Place], answered: Callable[[ModuleError | None], None]
+        self, old: bytes | None, places: list[Place], answered: Callable[[ModuleError | None], None]
     ) -> None:
         self.old = old
         self.places = places

@@ -28,19 +28,25 @@ TRAPS_ON_TRAP = module(f"""{_HAS}
     (i64.const 0))
 """)
 
-# Counts to a thousand million at /slow and allows; blocks /deny with 403.
-SLOW_OR_DENIES = module(f"""{_HAS}
+# Looks at the clock for 300 ms at /slow and allows; blocks /deny with 403.
+SLOW_OR_DENIES = module(
+    imports="""(import "wasi_snapshot_preview1" "clock_time_get"
+    (func $clock (param i32 i64 i32) (result i32)))""",
+    extra=f"""{_HAS}
+  (func $now (result i64)
+    (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 512)))
+    (i64.load (i32.const 512)))
   (data (i32.const 1024) "{quoted('{"decision":"block"}')}")
   (func (export "on_request_headers") (param i32 i32) (result i64)
-    (local $n i32)
+    (local $end i64)
     (if (call $has (local.get 0) (local.get 1) {_word("deny")}) (then
       (return (i64.const {(1024 << 32) | 20}))))
     (if (call $has (local.get 0) (local.get 1) {_word("slow")}) (then
-      (loop $spin
-        (local.set $n (i32.add (local.get $n) (i32.const 1)))
-        (br_if $spin (i32.lt_u (local.get $n) (i32.const 1000000000))))))
+      (local.set $end (i64.add (call $now) (i64.const 300000000)))
+      (loop $wait (br_if $wait (i64.lt_u (call $now) (local.get $end))))))
     (i64.const 0))
-""")
+""",
+)
 
 REDIRECTS = module(on_request_headers='{"decision":"redirect","status":302,"body":"https://127.0.0.1/"}')
 
