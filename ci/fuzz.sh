@@ -14,7 +14,8 @@ seconds=$((${FUZZ_SECONDS:-60} / $#))
 checks="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1 -UNDEBUG"
 
 with_atheris() {
-    command -v clang >/dev/null || { echo "ci/fuzz.sh: no clang (apt-get install clang)"; return 1; }
+    [ -d "$(clang -print-runtime-dir 2>/dev/null)" ] ||
+        { echo "ci/fuzz.sh: no clang with sanitizers (apt-get install clang libclang-rt-dev)"; return 1; }
     # Cython adds 0 to NULL, which clang calls an overflow.
     ci/sanitized.sh fuzz clang "$checks -fsanitize=fuzzer-no-link -fno-sanitize=pointer-overflow" || exit 1
     build/fuzz/venv/bin/python -c 'import atheris' 2>/dev/null ||

@@ -6,6 +6,7 @@ missing=""
 for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
+[ -d "$(clang -print-runtime-dir 2>/dev/null)" ] || missing="$missing libclang-rt-dev" # the sanitizers, for ci/fuzz.sh
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -f "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing="$missing python3-dev"
 [ -n "$missing" ] || exit 0
