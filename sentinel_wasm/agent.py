@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace as _replaced
 from functools import partial
 from typing import Any
 
@@ -363,7 +362,7 @@ class Agent:
         if self._settings.challenge_fallback != "block" or not isinstance(verdict, Challenge):
             return decision
         body = f"Blocked: this request must pass a challenge ({verdict.type}) that the proxy cannot present."
-        return _replaced(decision, verdict=Block(403, body))
+        return decision._replace(verdict=Block(403, body))
 
     def _for_response_body(self, decision: Decision, data: bytes) -> Decision:
         """A mutation where the proxy needs one (agent-protocol.md, section 6).
@@ -378,7 +377,7 @@ class Agent:
             data = ((verdict.body if isinstance(verdict, Block) else None) or "Blocked").encode()
         elif not self._settings.echo_response_bodies:
             return decision
-        return _replaced(decision, response_body=BodyMutation(data, body.chunk_index if body else None))
+        return decision._replace(response_body=BodyMutation(data, body.chunk_index if body else None))
 
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:
         reason = str(error)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
 
 import orjson
 
 from sentinel_wasm import base64
 from sentinel_wasm.decision import (
-    Allow,
+    ALLOWED,
     Audit,
     Block,
     BodyMutation,
@@ -44,10 +44,14 @@ HOOKS = (
 _HEADER_OPS = 1024
 _HEADER_BYTES = 1024 * 1024
 
+_WORDS = ("allow", "block", "deny", "redirect", "challenge")
 REDIRECTS = (301, 302, 303, 307, 308)
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
-_FORBIDDEN_IN_VALUES = re.compile(r"[\r\n\0]")
+
+
+Ops = tuple[list[HeaderOp], list[HeaderOp]]
+"""What a name's first value does, and what its others do."""
 
 
 def parse_result(data: bytes, hook: int) -> Decision:
@@ -61,7 +65,7 @@ def parse_result(data: bytes, hook: int) -> Decision:
             raise ResultError(f"result of {HOOKS[hook]} is not UTF-8") from None
         raise ResultError(f"result of {HOOKS[hook]} is not JSON: {error}") from None
     if type(result) is not dict:
-        raise ResultError(f"result of {HOOKS[hook]} is {_word(result)}, expected an object")
+        raise ResultError(f"result of {HOOKS[hook]} is {_kind(result)}, expected an object")
     try:
         return _decision(result)
     except ResultError as error:
@@ -77,42 +81,46 @@ def parse_configured(data: bytes | None) -> str | None:
     except orjson.JSONDecodeError as error:
         raise ResultError(f"result of on_configure is not JSON: {error}") from None
     if type(result) is not dict:
-        raise ResultError(f"result of on_configure is {_word(result)}, expected an object")
-    return _string(result, "error")
+        raise ResultError(f"result of on_configure is {_kind(result)}, expected an object")
+    refused = result.get("error")
+    return None if refused is None else _string("error", refused)
 
 
 def _decision(result: dict[str, Any]) -> Decision:
+    """Only the fields that are there are looked at: most results have three of seventeen."""
+    read = {}
+    for field, value in result.items():
+        reader = _READERS.get(field)
+        if reader is not None and value is not None:
+            read[field] = reader(field, value)
+    get = read.get
     return Decision(
-        verdict=_verdict(result),
-        request_headers=_header_ops(result, "request_headers"),
-        response_headers=_header_ops(result, "response_headers"),
-        audit=Audit(
-            _strings(result, "tags"),
-            _strings(result, "rule_ids"),
-            _confidence(result),
-            _strings(result, "reason_codes"),
+        _verdict(read),
+        _header_ops(
+            "request_headers",
+            get("add_request_headers"),
+            get("append_request_headers"),
+            get("remove_request_headers"),
         ),
-        routing_metadata=_string_map(result, "routing_metadata"),
-        request_body=_mutation(result, "request_body_mutation", text=True),
-        response_body=_mutation(result, "response_body_mutation", text=False),
-        needs_more=_typed(result, "needs_more", bool) or False,
+        _header_ops(
+            "response_headers",
+            get("add_response_headers"),
+            get("append_response_headers"),
+            get("remove_response_headers"),
+        ),
+        Audit(get("tags", ()), get("rule_ids", ()), get("confidence"), get("reason_codes", ())),
+        get("routing_metadata", {}),
+        get("request_body_mutation"),
+        get("response_body_mutation"),
+        get("needs_more", False),
     )
 
 
-def _verdict(result: dict[str, Any]) -> Verdict:
-    word = _string(result, "decision")
-    status = _typed(result, "status", int)
-    body = _string(result, "body")
-    kind = _string(result, "challenge_type")
-    params = _string_map(result, "challenge_params")
-    if word is None:
-        raise ResultError("decision is missing, expected allow, block, deny, redirect or challenge")
-    if status is not None and not 100 <= status <= 599:
-        raise ResultError(f"status {status}, expected 100 to 599")
-    # Only ASCII letters have the cases that are meant: "bloc" with a Kelvin sign is no block.
-    match word.lower() if word.isascii() else word:
-        case "allow":
-            return Allow()
+def _verdict(read: dict[str, Any]) -> Verdict:
+    word, status, body = read.get("decision"), read.get("status"), read.get("body")
+    if word == "allow":
+        return ALLOWED
+    match word:
         case "block" | "deny":
             return Block(403 if status is None else status, body)
         case "redirect":
@@ -122,52 +130,27 @@ def _verdict(result: dict[str, Any]) -> Verdict:
                 raise ResultError("a redirect without its URL in body")
             return Redirect(_value(body, "the redirect's URL"), 302 if status is None else status)
         case "challenge":
-            if not kind:
+            if not (kind := read.get("challenge_type")):
                 raise ResultError("a challenge without challenge_type")
-            return Challenge(kind, params)
-        case _:
-            raise ResultError(
-                f"decision is {word[:40]!r}, expected allow, block, deny, redirect or challenge"
-            )
+            return Challenge(kind, read.get("challenge_params", {}))
+    raise ResultError("decision is missing, expected allow, block, deny, redirect or challenge")
 
 
-def _header_ops(result: dict[str, Any], headers: str) -> tuple[HeaderOp, ...]:
+def _header_ops(
+    headers: str, added: Ops | None, appended: Ops | None, removed: list[HeaderOp] | None
+) -> tuple[HeaderOp, ...]:
     """Sets, then adds, then removes: a name that is set and removed is removed."""
-    sets: list[HeaderOp] = []
-    adds: list[HeaderOp] = []
-    for name, values in _changes(result, f"add_{headers}", dict).items():
-        for index, value in enumerate(_values(values, f"add_{headers}", name)):
-            if index == 0:
-                sets.append(HeaderOp("set", name, value))
-            else:
-                adds.append(HeaderOp("add", name, value))
-    for name, values in _changes(result, f"append_{headers}", dict).items():
-        adds += [HeaderOp("add", name, value) for value in _values(values, f"append_{headers}", name)]
-    _changes(result, f"remove_{headers}", list)
-    removes = [HeaderOp("remove", _name(name)) for name in _strings(result, f"remove_{headers}")]
-    ops = (*sets, *adds, *removes)
-    if len(ops) > _HEADER_OPS or sum(len(op.name) + len(op.value or "") for op in ops) > _HEADER_BYTES:
+    if added is None and appended is None and removed is None:
+        return ()
+    sets, adds = added or ((), ())
+    _, more = appended or ((), ())
+    ops = (*sets, *adds, *more, *(removed or ()))
+    # Without adds no name is repeated: then it is less than the result itself.
+    if len(ops) > _HEADER_OPS or (
+        (adds or more) and sum(len(op.name) + len(op.value or "") for op in ops) > _HEADER_BYTES
+    ):
         raise ResultError(f"over {_HEADER_OPS} changes of {headers}, or {_HEADER_BYTES // 1024} KiB of them")
     return ops
-
-
-def _changes(result: dict[str, Any], field: str, kind: type) -> Any:
-    """The field's value, empty where it is absent; its length is checked before anything is made of it."""
-    changes = _typed(result, field, kind) or kind()
-    if len(changes) > _HEADER_OPS:
-        raise ResultError(f"{field} has more than {_HEADER_OPS} entries")
-    return changes
-
-
-def _values(values: Any, field: str, name: str) -> list[str]:
-    _name(name)
-    if type(values) is str:
-        values = [values]
-    if type(values) is not list or not all(type(value) is str for value in values):
-        raise ResultError(
-            f"{field}: the value of {name[:40]} is {_word(values)}, expected a string or an array of strings"
-        )
-    return [_value(value, f"{field}: the value of {name[:40]}") for value in values]
 
 
 def _name(name: str) -> str:
@@ -177,30 +160,141 @@ def _name(name: str) -> str:
 
 
 def _value(value: str, what: str) -> str:
-    if _FORBIDDEN_IN_VALUES.search(value):
+    if _has_line_end(value):
         raise ResultError(f"{what} has a CR, LF or NUL in it")
     return value
 
 
-def _confidence(result: dict[str, Any]) -> float | None:
-    value = result.get("confidence")
-    if value is None:
-        return None
+def _has_line_end(value: str) -> bool:
+    return "\r" in value or "\n" in value or "\0" in value
+
+
+# What reads a field's value, which is not null; each raises ResultError.
+
+
+def _string(field: str, value: Any) -> str:
+    if type(value) is not str:
+        _wrong(field, value, "a string")
+    return value
+
+
+def _boolean(field: str, value: Any) -> bool:
+    if type(value) is not bool:
+        _wrong(field, value, "a boolean")
+    return value
+
+
+def _word(field: str, value: Any) -> str:
+    word = _string(field, value)
+    # Only ASCII letters have the cases that are meant: "bloc" with a Kelvin sign is no block.
+    word = word.lower() if word.isascii() else word
+    if word not in _WORDS:
+        raise ResultError(f"{field} is {value[:40]!r}, expected allow, block, deny, redirect or challenge")
+    return word
+
+
+def _status(field: str, value: Any) -> int:
+    if type(value) is not int:
+        _wrong(field, value, "an integer")
+    if not 100 <= value <= 599:
+        raise ResultError(f"{field} {value}, expected 100 to 599")
+    return value
+
+
+def _confidence(field: str, value: Any) -> float:
     if type(value) not in (int, float):
-        _wrong("confidence", value, "a number")
+        _wrong(field, value, "a number")
     if not 0 <= value <= 1:
-        raise ResultError(f"confidence is {value}, expected 0 to 1")
+        raise ResultError(f"{field} is {value}, expected 0 to 1")
     return float(value)
 
 
-def _mutation(result: dict[str, Any], field: str, *, text: bool) -> BodyMutation | None:
-    mutation = _typed(result, field, dict)
-    if mutation is None:
-        return None
-    action = _string(mutation, "action")
-    index = _typed(mutation, "chunk_index", int)
-    data = _string(mutation, "data")
-    encoding = _string(mutation, "encoding") or "utf-8"
+def _strings(field: str, values: Any) -> tuple[str, ...]:
+    if type(values) is not list:
+        _wrong(field, values, "an array")
+    for value in values:
+        if type(value) is not str:
+            raise ResultError(f"{field} has something that is not a string in it")
+    return tuple(values)
+
+
+def _string_map(field: str, values: Any) -> Mapping[str, str]:
+    """Strings; numbers and booleans become their JSON text, because proxies accept strings only."""
+    if type(values) is not dict:
+        _wrong(field, values, "an object")
+    pairs = {}
+    for name, value in values.items():
+        if type(value) in (int, float, bool):
+            value = orjson.dumps(value).decode()
+        elif type(value) is not str:
+            _wrong(f"{field}: {name[:40]}", value, "a string, number or boolean")
+        pairs[name] = value
+    return pairs
+
+
+def _added(field: str, headers: Any) -> Ops:
+    """A name's first value is set, its others are added."""
+    return _changes(field, headers, "set", [], [])
+
+
+def _appended(field: str, headers: Any) -> Ops:
+    adds: list[HeaderOp] = []
+    return _changes(field, headers, "add", adds, adds)
+
+
+def _changes(
+    field: str, headers: Any, first: Literal["set", "add"], firsts: list[HeaderOp], adds: list[HeaderOp]
+) -> Ops:
+    if type(headers) is not dict:
+        _wrong(field, headers, "an object")
+    _check_count(field, headers)
+    for name, value in headers.items():
+        _name(name)
+        if type(value) is str and not _has_line_end(value):
+            firsts.append(HeaderOp(first, name, value))
+            continue
+        values = _header_values(field, name, value)
+        firsts += [HeaderOp(first, name, each) for each in values[:1]]
+        adds += [HeaderOp("add", name, each) for each in values[1:]]
+    return firsts, adds
+
+
+def _header_values(field: str, name: str, value: Any) -> list[str]:
+    values = [value] if type(value) is str else value
+    if type(values) is not list or not all(type(value) is str for value in values):
+        _wrong(f"{field}: the value of {name[:40]}", values, "a string or an array of strings")
+    for value in values:
+        _value(value, f"{field}: the value of {name[:40]}")
+    return values
+
+
+def _removed(field: str, names: Any) -> list[HeaderOp]:
+    if type(names) is list:
+        _check_count(field, names)
+    return [HeaderOp("remove", _name(name)) for name in _strings(field, names)]
+
+
+def _check_count(field: str, changes: Any) -> None:
+    """Before anything is made of them."""
+    if len(changes) > _HEADER_OPS:
+        raise ResultError(f"{field} has more than {_HEADER_OPS} entries")
+
+
+def _request_body(field: str, mutation: Any) -> BodyMutation:
+    return _mutation(field, mutation, text=True)
+
+
+def _response_body(field: str, mutation: Any) -> BodyMutation:
+    return _mutation(field, mutation, text=False)
+
+
+def _mutation(field: str, mutation: Any, *, text: bool) -> BodyMutation:
+    if type(mutation) is not dict:
+        _wrong(field, mutation, "an object")
+    action = _member(mutation, "action", str)
+    index = _member(mutation, "chunk_index", int)
+    data = _member(mutation, "data", str)
+    encoding = _member(mutation, "encoding", str) or "utf-8"
     if index is not None and not 0 <= index < 2**32:
         raise ResultError(f"{field}: chunk_index is {index}, expected 0 to 4294967295")
     if encoding not in ("utf-8", "base64"):
@@ -216,6 +310,13 @@ def _mutation(result: dict[str, Any], field: str, *, text: bool) -> BodyMutation
             return BodyMutation(_mutation_data(field, data, encoding, text=text), index)
         case _:
             raise ResultError(f"{field}: action is {action!r:.40}, expected pass_through, replace or drop")
+
+
+def _member(mutation: dict[str, Any], field: str, kind: type) -> Any:
+    value = mutation.get(field)
+    if value is not None and type(value) is not kind:
+        _wrong(field, value, _KINDS[kind])
+    return value
 
 
 def _mutation_data(field: str, data: str, encoding: str, *, text: bool) -> bytes:
@@ -235,44 +336,11 @@ def _mutation_data(field: str, data: str, encoding: str, *, text: bool) -> bytes
     return decoded
 
 
-def _string_map(result: dict[str, Any], field: str) -> Mapping[str, str]:
-    """Strings; numbers and booleans become their JSON text, because proxies accept strings only."""
-    pairs = {}
-    for name, value in (_typed(result, field, dict) or {}).items():
-        if type(value) in (int, float, bool):
-            value = orjson.dumps(value).decode()
-        elif type(value) is not str:
-            _wrong(f"{field}: {name[:40]}", value, "a string, number or boolean")
-        pairs[name] = value
-    return pairs
-
-
-def _strings(result: dict[str, Any], field: str) -> tuple[str, ...]:
-    values = _typed(result, field, list) or []
-    if not all(type(value) is str for value in values):
-        raise ResultError(f"{field} has something that is not a string in it")
-    return tuple(values)
-
-
-def _string(result: dict[str, Any], field: str) -> str | None:
-    value = _typed(result, field, str)
-    assert value is None or isinstance(value, str)
-    return value
-
-
-def _typed(result: dict[str, Any], field: str, kind: type) -> Any:
-    """The field's value, of exactly this type; None where it is null or absent."""
-    value = result.get(field)
-    if value is not None and type(value) is not kind:
-        _wrong(field, value, _WORDS[kind])
-    return value
-
-
 def _wrong(field: str, value: Any, expected: str) -> NoReturn:
-    raise ResultError(f"{field} is {_word(value)}, expected {expected}")
+    raise ResultError(f"{field} is {_kind(value)}, expected {expected}")
 
 
-_WORDS: dict[type, str] = {
+_KINDS: dict[type, str] = {
     str: "a string",
     int: "an integer",
     float: "a number",
@@ -283,5 +351,28 @@ _WORDS: dict[type, str] = {
 }
 
 
-def _word(value: Any) -> str:
-    return _WORDS[type(value)]
+def _kind(value: Any) -> str:
+    return _KINDS[type(value)]
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "decision": _word,
+    "status": _status,
+    "body": _string,
+    "challenge_type": _string,
+    "challenge_params": _string_map,
+    "add_request_headers": _added,
+    "append_request_headers": _appended,
+    "remove_request_headers": _removed,
+    "add_response_headers": _added,
+    "append_response_headers": _appended,
+    "remove_response_headers": _removed,
+    "tags": _strings,
+    "rule_ids": _strings,
+    "confidence": _confidence,
+    "reason_codes": _strings,
+    "routing_metadata": _string_map,
+    "request_body_mutation": _request_body,
+    "response_body_mutation": _response_body,
+    "needs_more": _boolean,
+}
