@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import orjson
 import wasmtime
 
+from sentinel_wasm import base64
 from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.instance import Instance
-from sentinel_wasm.guest.limits import Limits
+from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 from sentinel_wasm.settings import Isolation, Settings
@@ -123,6 +126,28 @@ def whole_request(language: str, isolation: Isolation) -> Callable[[], None]:
         agent.answer_v2(0x13, closing[number - UNDER_WAY], time.monotonic_ns(), no_reply)
 
     return request
+
+
+def large_body(kind: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The whole event of a body chunk of 1 MiB, and the guest's call in it."""
+    text = TRIVIAL.replace('"memory") 2', '"memory") 64').replace("on_request_headers", "on_request_body")
+    module = Module(make_engine(), bytes(wasmtime.wat2wasm(text)), "large")
+    agent = Agent(Settings(module=Path("large.wasm"), dispatch="inline", timeout_ms=10_000), module)
+    raw = os.urandom(MIB) if kind == "binary" else (b'{"name":"a value","text":"caf\xc3\xa9"},\n' * MIB)[:MIB]
+    payload = {"correlation_id": "large", "data": base64.encode(raw), "is_last": True, "total_size": MIB}
+    frame = orjson.dumps(payload)
+    chunk = (raw, base64.encode(raw))
+    data = inputs.body_chunk("large", *chunk, is_last=True, total_size=MIB, chunk_index=0, bytes_seen=MIB)
+    instance = Instance(module, Limits(), GuestOutput())
+    instance.start_within(None, 1000)
+
+    def whole() -> None:
+        agent.answer_v2(0x11, frame, time.monotonic_ns(), no_reply)
+
+    def guest() -> None:
+        instance.guest.call(abi.ON_REQUEST_BODY, data, FAR_NS, FAR_NS)
+
+    return whole, guest
 
 
 def no_reply(*_: object) -> None:

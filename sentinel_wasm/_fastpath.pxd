@@ -24,7 +24,6 @@ cdef class FrameBuffer:
     # v2: the type byte of the frame that next_frame returned last.
     cdef readonly int frame_type
 
-    cdef void settle(self) noexcept
     cdef int reserve(self) except -1
 
 # What the normaliser has found of one event.

@@ -1,8 +1,6 @@
 from sentinel_wasm._instances import Plan
 from sentinel_wasm.errors import ModuleError
 
-def return_large_buffers() -> None: ...
-
 class FrameBuffer:
     protocol: int
     frame_type: int
@@ -11,6 +9,7 @@ class FrameBuffer:
     @property
     def unread(self) -> int: ...
     def next_frame(self) -> bytes | None: ...
+    def shrink(self) -> None: ...
 
 class Normaliser:
     capacity: int

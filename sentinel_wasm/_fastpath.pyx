@@ -26,17 +26,6 @@ from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 
 from sentinel_wasm.errors import FrameError
 
-cdef extern from *:
-    """
-    #include <malloc.h>
-    static void sw_return_large_buffers(void) {
-    #ifdef __GLIBC__
-        mallopt(M_MMAP_THRESHOLD, 524288);
-    #endif
-    }
-    """
-    void sw_return_large_buffers()
-
 cdef enum:
     DEALLOC_TICKS = 5           # 8 to 10 ms
     CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
@@ -49,14 +38,6 @@ cdef enum:
     NAMES_CANONICAL = 0
     NAMES_LOWER = 1
     NAMES_AS_IS = 2
-
-
-def return_large_buffers() -> None:
-    """Let what large frames took go back to the system, for this whole process.
-
-    glibc would keep some of it, once it has seen that such sizes are freed (mallopt(3), M_MMAP_THRESHOLD).
-    """
-    sw_return_large_buffers()
 
 
 cdef inline uint32_t big_endian(const char* data) noexcept nogil:
@@ -137,16 +118,14 @@ cdef class FrameBuffer:
         else:
             payload = PyBytes_FromStringAndSize(frame + 4, length)
         self.start += 4 + <size_t>length
-        self.settle()
+        if self.start == self.end:
+            self.start = self.end = 0
         return payload
 
-    cdef void settle(self) noexcept:
-        """When all is read: begin at the front again, and give a large buffer back."""
+    def shrink(self) -> None:
+        """Give a large buffer back, if all is read; uvloop lends it until a read has been looked at."""
         cdef char* smaller
-        if self.start != self.end:
-            return
-        self.start = self.end = 0
-        if self.capacity > CALM_BYTES and self.lent == 0:
+        if self.end == 0 and self.capacity > CALM_BYTES and self.lent == 0:
             smaller = <char*>realloc(self.data, CALM_BYTES)
             if smaller != NULL:
                 self.data = smaller
@@ -158,6 +137,8 @@ cdef class FrameBuffer:
         cdef size_t capacity
         if self.lent:
             raise BufferError("the free space is already lent")
+        if self.end == 0:
+            self.shrink()
         if self.start > 0 and (self.capacity - self.end) < CALM_BYTES // 2:
             memmove(self.data, self.data + self.start, self.end - self.start)
             self.end -= self.start

@@ -31,6 +31,7 @@ _log = structlog.stdlib.get_logger("agent")
 _ANSWERS_KEPT = 1024
 _KEPT_BYTES = 8192  # of a result, and of its answer
 _LARGE_CHUNK_BYTES = 65_536
+_ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
@@ -375,7 +376,7 @@ class Agent:
             return decision
         if not isinstance(verdict, Allow):
             data = ((verdict.body if isinstance(verdict, Block) else None) or "Blocked").encode()
-        elif not self._settings.echo_response_bodies:
+        elif not self._settings.echo_response_bodies or len(data) > _ECHO_BYTES:
             return decision
         return decision._replace(response_body=BodyMutation(data, body.chunk_index if body else None))
 

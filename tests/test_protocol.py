@@ -17,7 +17,7 @@ import wasmtime
 from sentinel_wasm.client import Client, ClientV1, ClientV2, request_headers
 from sentinel_wasm.errors import ProtocolError
 from sentinel_wasm.protocol.events import EventKind
-from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
+from sentinel_wasm.protocol.frames import MAX_V1, MAX_V2, FrameType, encode_v1, encode_v2
 
 from .conftest import BuildWat, RunningAgent, StartAgent, agents
 from .wat import module
@@ -552,6 +552,29 @@ def test_a_large_body_comes_through(agent: RunningAgent) -> None:
             EventKind.RESPONSE_BODY_CHUNK, {"correlation_id": "big", "data": data, "is_last": True}
         )
         assert answer["response_body_mutation"]["data"] == data
+
+
+@pytest.mark.parametrize("kind", [EventKind.REQUEST_BODY_CHUNK, EventKind.RESPONSE_BODY_CHUNK])
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_the_largest_frames_come_through_and_leave_no_memory_behind(
+    start_agent: StartAgent, build_wat: BuildWat, protocol: int, kind: EventKind
+) -> None:
+    """With an instance for each request, the guest's own memory ends with it."""
+    hook = "on_request_body" if kind is EventKind.REQUEST_BODY_CHUNK else "on_response_body"
+    wasm = build_wat(module(**{hook: '{"decision":"allow"}'}))
+    agent = start_agent(wasm, "--timeout-ms", "5000", "--proxy-timeout-ms", "5000", "--isolation", "request")
+    room = (MAX_V1 if protocol == 1 else MAX_V2) - 200
+    payload = {"correlation_id": "big", "data": "QUJD" * (room // 4), "is_last": True}
+    with agent.v1() if protocol == 1 else agent.v2() as client:
+        client.ask(kind, PAYLOADS[kind])
+        before = agent.rss_mib()
+        for _ in range(5):
+            assert client.ask(kind, payload)["decision"] == "allow"
+        # A second after the last one.
+        end = time.monotonic() + 10
+        while (after := agent.rss_mib()) > before + 4:
+            assert time.monotonic() < end, f"RSS {before:.1f} MiB before, {after:.1f} after"
+            time.sleep(0.1)
 
 
 def test_a_challenge_is_sent_as_it_is(start_agent: StartAgent, build_wat: BuildWat) -> None:

@@ -15,6 +15,7 @@ from sentinel_wasm.errors import FrameError, LateAnswerError, ProtocolError
 from sentinel_wasm.protocol import answers, handshake
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 from sentinel_wasm.server.clock import LoopClock
+from sentinel_wasm.server.heap import LARGE_BYTES, Heap
 
 _log = structlog.stdlib.get_logger("connection")
 
@@ -31,12 +32,18 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, agent: Agent, proxy_timeout_ms: int, clock: LoopClock, connections: set[Connection]
+        self,
+        agent: Agent,
+        proxy_timeout_ms: int,
+        clock: LoopClock,
+        heap: Heap,
+        connections: set[Connection],
     ) -> None:
         """`proxy_timeout_ms`: when a v1 proxy gives an event up."""
         self._agent = agent
         self._proxy_timeout_ns = proxy_timeout_ms * 1_000_000
         self._clock = clock
+        self._heap = heap
         self._connections = connections
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport
@@ -104,6 +111,8 @@ class Connection(asyncio.BufferedProtocol):
         out: list[bytes] = []
         try:
             while (payload := self._frames.next_frame()) is not None:
+                if len(payload) > LARGE_BYTES:
+                    self._heap.large_frame(self._frames)
                 if self._frames.protocol == 1:
                     self._on_v1(payload, arrived_ns, out)
                     if self._waiting:

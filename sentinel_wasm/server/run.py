@@ -16,7 +16,6 @@ import structlog
 import uvloop
 
 from sentinel_wasm import __version__
-from sentinel_wasm._fastpath import return_large_buffers
 from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
@@ -27,6 +26,7 @@ from sentinel_wasm.guest.module import Module
 from sentinel_wasm.server import listener
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
+from sentinel_wasm.server.heap import Heap
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("server")
@@ -40,7 +40,6 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
     """
-    return_large_buffers()
     with _compile_limit(settings.module):
         engine = make_engine(_instances(settings), settings.memory_limit * MIB)
         module = Module.load(engine, settings.module, settings.max_module_size * MIB)
@@ -89,12 +88,13 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
         loop.add_signal_handler(number, stop.set)
     connections: set[Connection] = set()
     clock = LoopClock(loop)
+    heap = Heap(loop)
     agent.attach(loop, lambda degraded: _tell_health(connections, degraded=degraded))
     sock = listener.listen(settings.socket)
     ours = listener.identity(settings.socket)
     try:
         server = await loop.create_unix_server(
-            lambda: Connection(agent, settings.proxy_timeout_ms, clock, connections), sock=sock
+            lambda: Connection(agent, settings.proxy_timeout_ms, clock, heap, connections), sock=sock
         )
         # What was made so far stays for good: the collector need not look at it again.
         gc.collect()

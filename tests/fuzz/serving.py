@@ -16,6 +16,7 @@ from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
+from sentinel_wasm.server.heap import Heap
 from sentinel_wasm.settings import Dispatch, Isolation, Settings
 from tests.guest import wat
 
@@ -94,7 +95,7 @@ def exchange(text: str, reads: list[bytes], mode: int) -> Wire:
     agent = Agent(settings, module(text))
     agent.attach(loop(), lambda degraded: None)
     wire = Wire(agent)
-    connection = Connection(agent, PATIENT_MS, LoopClock(loop()), set())
+    connection = Connection(agent, PATIENT_MS, LoopClock(loop()), Heap(loop()), set())
     connection.connection_made(wire)
     for piece in reads:
         _until(lambda: wire.closed or not wire.paused)
