@@ -18,7 +18,7 @@ ROOMS = [
     {"errors"},
     {"settings"},
     {"decision"},
-    {"logs", "base64"},
+    {"logs", "base64", "_strings"},
     {"protocol"},
     {"_wasmtime", "_json", "_threads", "_ticker", "_hostcalls", "_instances", "_fastpath", "_workers"},
     {"guest"},

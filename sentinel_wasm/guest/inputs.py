@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from sentinel_wasm._strings import json_string
 from sentinel_wasm.errors import EventError
 from sentinel_wasm.settings import HeaderNames, HeaderValues
 
@@ -115,11 +116,13 @@ def body_chunk(
     bytes_seen: int,
 ) -> bytes:
     """A chunk as text where it is valid UTF-8, else as the base64 (`text`) in which it came."""
-    encoding = "utf-8"
+    content: str | orjson.Fragment
     try:
-        text = data.decode()
+        data.decode()
     except UnicodeDecodeError:
-        encoding = "base64"
+        encoding, content = "base64", text
+    else:
+        encoding, content = "utf-8", orjson.Fragment(json_string(data))
     return orjson.dumps(
         {
             "correlation_id": correlation_id,
@@ -128,7 +131,7 @@ def body_chunk(
             "total_size": total_size,
             "bytes_seen": bytes_seen,
             "encoding": encoding,
-            "data": text,
+            "data": content,
         }
     )
 
