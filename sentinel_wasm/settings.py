@@ -107,3 +107,8 @@ class Settings:
     max_module_size: int = _option(
         "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64
     )
+    cache_dir: Path | None = _option(
+        "WASM_CACHE_DIR",
+        "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",
+        default=None,
+    )

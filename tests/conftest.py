@@ -149,6 +149,15 @@ def agents(factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
             assert not running or status == 0, agent.log
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What agents compile is kept for the other tests, and not among the user's own."""
+    directory = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WASM_CACHE_DIR", str(directory))
+        yield directory
+
+
 @pytest.fixture
 def start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
     with agents(tmp_path_factory) as start:

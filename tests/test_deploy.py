@@ -32,6 +32,8 @@ def test_the_unit_is_hardened() -> None:
         "RestrictAddressFamilies=AF_UNIX",
         "MemoryMax=512M",
         "CapabilityBoundingSet=",
+        "CacheDirectory=sentinel-wasm",
+        "CacheDirectoryMode=0700",
     ],
 )
 def test_the_unit_keeps_what_the_security_page_promises(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -17,6 +18,15 @@ PROGRAM = "sentinel-wasm-agent"
 _SHOWN = 2000  # characters of a message
 
 
+class _Path(click.Path):
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if value == "":
+            self.fail("The path is empty.", param, ctx)  # pathlib takes it for the current directory
+        return super().convert(value, param, ctx)
+
+
 def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
     """A click option of one setting: its name, type, default and text are said in Settings only."""
     dashed = field.name.replace("_", "-")
@@ -28,7 +38,8 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
     choice = {
         bool: None,
         int: click.IntRange(min=1, max=meta["most"]),
-        Path: click.Path(path_type=Path),
+        Path: _Path(path_type=Path),
+        Path | None: _Path(path_type=Path),
     }
     return click.Option(
         names,

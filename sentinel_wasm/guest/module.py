@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import wasmtime
 from wasmtime import FuncType, MemoryType, WasmtimeError
 from wasmtime._types import AsExternType
 
 from sentinel_wasm._instances import Plan, cause
 from sentinel_wasm.errors import ModuleLoadError
 from sentinel_wasm.guest import abi, imports, sections
+from sentinel_wasm.guest.cache import NO_CACHE, Cache
 from sentinel_wasm.guest.engine import Engine, address
 from sentinel_wasm.guest.limits import MIB, TABLE_ELEMENTS
 from sentinel_wasm.guest.signatures import describe, signature_of, write
@@ -29,15 +29,16 @@ class Module:
     """A compiled module whose exports and imports fit the ABI.
 
     `hooks[n]` says whether `abi.HOOKS[n]` is exported; `first_hook` is the first of them in a request.
+    `from_cache`: it was compiled by an earlier start.
     """
 
-    def __init__(self, engine: Engine, wasm: bytes, name: str) -> None:
+    def __init__(self, engine: Engine, wasm: bytes, name: str, cache: Cache = NO_CACHE) -> None:
         """Raises ModuleLoadError with everything that is wrong."""
         self.name = name
         self.engine = engine
         sections.check_magic(wasm, name)
         try:
-            self.compiled = wasmtime.Module(engine, wasm)
+            self.compiled, self.from_cache = cache.module(engine, wasm)
         except WasmtimeError as error:
             raise ModuleLoadError(f"{name}: {self._compile_reason(str(error))}") from None
         if names := sections.unspeakable(wasm, {**_REQUIRED, **_OPTIONAL}):
@@ -84,7 +85,7 @@ class Module:
         return f"more than an instance may have: {reason}"
 
     @classmethod
-    def load(cls, engine: Engine, path: Path, max_bytes: int = 64 * MIB) -> Module:
+    def load(cls, engine: Engine, path: Path, max_bytes: int = 64 * MIB, cache: Cache = NO_CACHE) -> Module:
         """Read and compile a .wasm file. Raises ModuleLoadError."""
         try:
             size = path.stat().st_size
@@ -95,7 +96,7 @@ class Module:
             wasm = path.read_bytes()
         except OSError as error:
             raise ModuleLoadError(f"cannot read the module {path}: {error.strerror}") from None
-        return cls(engine, wasm, str(path))
+        return cls(engine, wasm, str(path), cache)
 
 
 def _export_problems(exports: dict[str, AsExternType]) -> list[str]:

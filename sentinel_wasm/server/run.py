@@ -20,6 +20,7 @@ from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.cache import Cache
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
@@ -42,7 +43,9 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
     """
     with _compile_limit(settings.module):
         engine = make_engine(_instances(settings), settings.memory_limit * MIB)
-        module = Module.load(engine, settings.module, settings.max_module_size * MIB)
+        module = Module.load(
+            engine, settings.module, settings.max_module_size * MIB, Cache(settings.cache_dir)
+        )
     if module.looks_up_lower_case and not header_names_given:
         _log.warning(
             "the module seems to look up header names in lower case, but gets them as User-Agent;"
@@ -105,6 +108,7 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
             module=str(settings.module),
             hooks=[name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there],
             pool_size=settings.pool_size,
+            from_cache=module.from_cache,
             version=__version__,
         )
         await stop.wait()
