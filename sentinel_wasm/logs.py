@@ -33,8 +33,8 @@ def printable(_: object, __: str, event: structlog.types.EventDict) -> structlog
     }
 
 
-def configure() -> None:
-    """Log at info and above to stderr."""
+def configure(**fields: object) -> None:
+    """Log at info and above to stderr; `fields` are in every line."""
     terminal = sys.stderr.isatty()
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer()
@@ -45,6 +45,7 @@ def configure() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            lambda _, __, event: {**event, **fields},
             printable if terminal else structlog.processors.format_exc_info,
             renderer,
         ],

@@ -43,6 +43,12 @@ class Settings:
     )
     module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run.")
     pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
+    workers: int = _option(
+        "WASM_WORKERS",
+        "Processes that share the connections: for quick modules on many cores.",
+        default=1,
+        most=64,
+    )
     verbose: bool = _option("WASM_VERBOSE", "Log every decision.", default=False, short="v")
     fail_open: bool = _option(
         "FAIL_OPEN", "Allow when the module fails; otherwise block with 500.", default=False

@@ -54,9 +54,11 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
 
 
 def _run(**values: Any) -> None:
-    from sentinel_wasm.server.run import run  # loads wasmtime: not for --help
-
     settings = Settings(**values)
+    if settings.workers > 1:
+        from sentinel_wasm.server.supervisor import run
+    else:
+        from sentinel_wasm.server.run import run  # loads wasmtime: not for --help, nor for a supervisor
     logs.configure()
     source = click.get_current_context().get_parameter_source("header_names")
     given = source is not None and source is not click.core.ParameterSource.DEFAULT

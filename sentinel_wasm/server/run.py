@@ -1,4 +1,4 @@
-"""The agent's life: start, serve, drain on a signal."""
+"""The agent's life in one process: start, serve, drain on a signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -41,7 +41,19 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
     """
-    with _compile_limit(settings.module):
+    with started_agent(settings, header_names_given=header_names_given, give_up=_complain) as (agent, module):
+        uvloop.run(_serve(settings, agent, module))
+
+
+@contextlib.contextmanager
+def started_agent(
+    settings: Settings, *, header_names_given: bool, give_up: Callable[[str], None]
+) -> Iterator[tuple[Agent, Module]]:
+    """The module with its instances, closed at the end. Raises UserError.
+
+    `give_up` says in another thread why the process is about to end.
+    """
+    with _compile_limit(settings.module, give_up):
         engine = make_engine(_instances(settings), settings.memory_limit * MIB)
         module = Module.load(
             engine, settings.module, settings.max_module_size * MIB, Cache(settings.cache_dir)
@@ -54,7 +66,7 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
         )
     agent = Agent(settings, module)
     try:
-        uvloop.run(_serve(settings, agent, module))
+        yield agent, module
     finally:
         agent.close()
     _log.info("stopped", threads=live_threads(), instances=live_stores())
@@ -67,12 +79,11 @@ def _instances(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def _compile_limit(path: Path) -> Iterator[None]:
+def _compile_limit(path: Path, give_up: Callable[[str], None]) -> Iterator[None]:
     """Ends the process where compiling takes too long: nothing can interrupt wasmtime's compiler."""
 
     def end() -> None:
-        sys.stderr.write(f"sentinel-wasm-agent: {path}: compiling it took more than {_COMPILE_S} s\n")
-        sys.stderr.flush()
+        give_up(f"{path}: compiling it took more than {_COMPILE_S} s")
         os._exit(1)
 
     timer = threading.Timer(_COMPILE_S, end)
@@ -84,6 +95,11 @@ def _compile_limit(path: Path) -> Iterator[None]:
         timer.cancel()
 
 
+def _complain(reason: str) -> None:
+    sys.stderr.write(f"sentinel-wasm-agent: {reason}\n")
+    sys.stderr.flush()
+
+
 async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -92,38 +108,46 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     connections: set[Connection] = set()
     clock = LoopClock(loop)
     heap = Heap(loop)
-    agent.attach(loop, lambda degraded: _tell_health(connections, degraded=degraded))
+    agent.attach(loop, lambda degraded: tell_health(connections, degraded=degraded))
     sock = listener.listen(settings.socket)
     ours = listener.identity(settings.socket)
     try:
         server = await loop.create_unix_server(
             lambda: Connection(agent, settings.proxy_timeout_ms, clock, heap, connections), sock=sock
         )
-        # What was made so far stays for good: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        settle()
         _log.info(
             "listening",
             socket=str(settings.socket),
             module=str(settings.module),
-            hooks=[name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there],
+            hooks=hook_names(module),
             pool_size=settings.pool_size,
             from_cache=module.from_cache,
             version=__version__,
         )
         await stop.wait()
         server.close()
-        await _drain(connections)
+        await drain(connections)
     finally:
         listener.unlink(settings.socket, ours)
 
 
-def _tell_health(connections: set[Connection], *, degraded: bool) -> None:
+def settle() -> None:
+    """What was made so far stays for good: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def hook_names(module: Module) -> list[str]:
+    return [name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there]
+
+
+def tell_health(connections: set[Connection], *, degraded: bool) -> None:
     for connection in list(connections):
         connection.send_health(2 if degraded else 1)
 
 
-async def _drain(connections: set[Connection]) -> None:
+async def drain(connections: set[Connection]) -> None:
     """Every event that came whole is answered; give the answers time to be read."""
     _log.info("stopping", connections=len(connections))
     for connection in list(connections):

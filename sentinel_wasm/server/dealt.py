@@ -1,0 +1,151 @@
+"""A worker's serving: connections come from the supervisor, and it is told when they close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+import uvloop
+
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest.module import Module
+from sentinel_wasm.protocol.frames import FrameType
+from sentinel_wasm.server import channel
+from sentinel_wasm.server.clock import LoopClock
+from sentinel_wasm.server.connection import Connection
+from sentinel_wasm.server.heap import Heap
+from sentinel_wasm.server.run import drain, hook_names, settle, started_agent, tell_health
+from sentinel_wasm.settings import Settings
+
+_log = structlog.stdlib.get_logger("worker")
+
+
+def serve(
+    orders: socket.socket, reports_fd: int, start: channel.Start, give_up: Callable[[str], None]
+) -> None:
+    """Serve until the orders end. Raises UserError; `give_up` as for `started_agent`."""
+    # One warning about the module is enough.
+    quiet = start.header_names_given or start.worker > 1
+    with started_agent(start.settings, header_names_given=quiet, give_up=give_up) as (agent, module):
+        uvloop.run(_serve(orders, reports_fd, start.settings, agent, module))
+
+
+async def _serve(
+    orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent, module: Module
+) -> None:
+    loop = asyncio.get_running_loop()
+    dealt = DealtConnections(orders, reports_fd, agent, settings.proxy_timeout_ms)
+    agent.attach(loop, lambda degraded: tell_health(dealt.open, degraded=degraded))
+    settle()
+    _log.info(
+        "ready",
+        pid=os.getpid(),
+        hooks=hook_names(module),
+        pool_size=settings.pool_size,
+        from_cache=module.from_cache,
+    )
+    await dealt.take_all()
+    await drain(dealt.open)
+
+
+class DealtConnections:
+    """The connections of this worker. Made on the event loop that serves them."""
+
+    def __init__(self, orders: socket.socket, reports_fd: int, agent: Agent, proxy_timeout_ms: int) -> None:
+        """`proxy_timeout_ms`: when a v1 proxy gives an event up."""
+        self.open: set[Connection] = set()
+        self._orders = orders
+        self._reports_fd = reports_fd
+        self._unsaid = bytearray()
+        self._proxy_timeout_ms = proxy_timeout_ms
+        self._loop = asyncio.get_running_loop()
+        self._make = partial(
+            _Connection,
+            partial(self._report, channel.CLOSED),
+            agent,
+            proxy_timeout_ms,
+            LoopClock(self._loop),
+            Heap(self._loop),
+            self.open,
+        )
+        self._opening: set[asyncio.Task[object]] = set()
+        self._ended = asyncio.Event()
+        orders.setblocking(False)
+        os.set_blocking(reports_fd, False)
+
+    async def take_all(self) -> None:
+        """Say that connections may come, and take them until the orders end."""
+        self._loop.add_reader(self._orders, self._take)
+        self._report(channel.READY)
+        await self._ended.wait()
+        self._loop.remove_reader(self._orders)
+        await asyncio.gather(*self._opening)
+
+    def _take(self) -> None:
+        try:
+            dealt = channel.receive_connection(self._orders)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            _log.error("a connection was lost", reason=str(error))
+            self._report(channel.TAKEN + channel.CLOSED)
+            return
+        if dealt is None:
+            self._ended.set()
+            return
+        # Before anything is read of it: the supervisor keeps it until now, for another worker.
+        self._report(channel.TAKEN)
+        if self._is_late(dealt):
+            _log.error(
+                "connection closed",
+                reason="its event waited longer than a v1 proxy does before a worker took it",
+            )
+            dealt.connection.close()
+            self._report(channel.CLOSED)
+            return
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, dealt.connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def _is_late(self, dealt: channel.Dealt) -> bool:
+        """An event over v1 is there that its proxy has given up (agent-protocol.md, section 2)."""
+        if time.monotonic_ns() - dealt.accepted_ns <= self._proxy_timeout_ms * 1_000_000:
+            return False
+        dealt.connection.setblocking(False)
+        try:
+            head = dealt.connection.recv(5, socket.MSG_PEEK)
+        except OSError:
+            return False
+        return len(head) == 5 and head[4] != FrameType.HANDSHAKE_REQUEST
+
+    def _report(self, what: bytes) -> None:
+        self._unsaid += what
+        # A supervisor that does not read gets it with the next report; one that is gone, not at all.
+        with contextlib.suppress(OSError):
+            del self._unsaid[: os.write(self._reports_fd, self._unsaid)]
+
+
+class _Connection(Connection):
+    """Says when it is lost."""
+
+    def __init__(
+        self,
+        lost: Callable[[], None],
+        agent: Agent,
+        proxy_timeout_ms: int,
+        clock: LoopClock,
+        heap: Heap,
+        connections: set[Connection],
+    ) -> None:
+        super().__init__(agent, proxy_timeout_ms, clock, heap, connections)
+        self._lost = lost
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._lost()

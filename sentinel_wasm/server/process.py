@@ -1,0 +1,104 @@
+"""A worker as its supervisor sees it: a process, its orders, its reports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+
+from sentinel_wasm.server import channel
+
+_READ_BYTES = 65_536
+
+# The same modules as here, wherever the agent was started: -m would look into the working directory first.
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[3:]; from sentinel_wasm.server.worker import main;"
+    " main(int(sys.argv[1]), int(sys.argv[2]))"
+)
+
+
+class Process:
+    """`bury` it when `hear` says that it is gone."""
+
+    def __init__(self, start: channel.Start) -> None:
+        """Starts it. Raises OSError where no process or descriptor is left for it."""
+        self.number = start.worker
+        self.is_ready = False
+        self.connections = 0  # dealt to it and not closed
+        self.untaken: deque[channel.Dealt] = deque()  # open here until it has them: it may die before
+        self.failure = ""  # why it could not start, where it says so
+        self._said = bytearray()
+        self._orders, orders = channel.orders()
+        channel.send_start(self._orders, start)
+        self._orders.setblocking(False)
+        with orders:
+            self.reports, reports = os.pipe()
+            try:
+                self._process = _spawn(orders.fileno(), reports)
+            except OSError:
+                self._close()
+                raise
+            finally:
+                os.close(reports)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def deal(self, dealt: channel.Dealt) -> bool:
+        """Give it a connection; False where it is dead or takes none."""
+        try:
+            channel.send_connection(self._orders, dealt)
+        except OSError:
+            return False
+        self.untaken.append(dealt)
+        self.connections += 1
+        return True
+
+    def hear(self) -> bool:
+        """Take in its reports, once `reports` can be read; False where it is gone."""
+        data = os.read(self.reports, _READ_BYTES)
+        if self._said or data.startswith(channel.FAILED):
+            self._said += data
+            self.failure = self._said[1:].decode(errors="replace")
+            return bool(data)
+        self.is_ready = self.is_ready or data.startswith(channel.READY)
+        for _ in range(data.count(channel.TAKEN)):
+            self.untaken.popleft().connection.close()
+        self.connections -= data.count(channel.CLOSED)
+        return bool(data)
+
+    def end(self) -> None:
+        """Have it drain and end, or kill it where it does not serve yet."""
+        self._orders.close()
+        if not self.is_ready:
+            self.kill()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def bury(self) -> str:
+        """How it ended."""
+        self._close()
+        status = self._process.wait()
+        if self.failure:
+            return self.failure
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+    def _close(self) -> None:
+        self._orders.close()
+        os.close(self.reports)
+
+
+def _spawn(orders: int, reports: int) -> subprocess.Popen[bytes]:
+    # A terminal's Ctrl-C and systemd's stop reach workers too, which drain when they are told to: blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    try:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _PROGRAM, str(orders), str(reports), *sys.path],
+            pass_fds=(orders, reports),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,190 @@
+"""The parent of --workers: accepts connections, deals them to workers, replaces workers that die.
+
+It has no engine and reads nothing of a connection. Workers are started by exec: a forked child of a process
+with an engine hangs when it compiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from sentinel_wasm import __version__
+from sentinel_wasm.errors import UserError
+from sentinel_wasm.server import channel, listener
+from sentinel_wasm.server.process import Process
+from sentinel_wasm.settings import Settings
+
+_log = structlog.stdlib.get_logger("supervisor")
+
+_END_S = 8.0  # workers drain for 5 s at most
+_SOON_S = 20.0  # what dies again so soon after it was to start waits longer each time
+_PAUSE_S, _PAUSE_MOST_S = 1.0, 30.0
+
+
+def run(settings: Settings, *, header_names_given: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Raises UserError where a worker or the socket cannot be made.
+
+    `header_names_given`: as in `server.run`.
+    """
+    # Not uvloop: a few connections a second need none.
+    asyncio.run(_supervise(settings, header_names_given=header_names_given))
+    _log.info("stopped")
+
+
+async def _supervise(settings: Settings, *, header_names_given: bool) -> None:
+    supervisor = Supervisor(settings, header_names_given=header_names_given)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+    try:
+        if await supervisor.start():
+            await _listen(settings, supervisor)
+    finally:
+        await supervisor.end()
+
+
+async def _listen(settings: Settings, supervisor: Supervisor) -> None:
+    with listener.listen(settings.socket) as sock:
+        ours = listener.identity(settings.socket)
+        try:
+            supervisor.accept_from(sock)
+            _log.info(
+                "listening",
+                socket=str(settings.socket),
+                module=str(settings.module),
+                workers=settings.workers,
+                pool_size=settings.pool_size,
+                version=__version__,
+            )
+            await supervisor.stopped.wait()
+            _log.info("stopping")
+        finally:
+            supervisor.accept_no_more(sock)
+            listener.unlink(settings.socket, ours)
+
+
+class Supervisor:
+    """The workers, and the connections that none of them has. Made on the event loop that runs it."""
+
+    def __init__(self, settings: Settings, *, header_names_given: bool) -> None:
+        self.stopped = asyncio.Event()
+        self._settings = settings
+        self._header_names_given = header_names_given
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[int, Process] = {}
+        self._held: list[channel.Dealt] = []
+        # By worker: when it was to start again, and after how long.
+        self._pauses: dict[int, tuple[float, float]] = {}
+        self._all_ready: asyncio.Future[None] = self._loop.create_future()
+        self._is_ending = False
+
+    async def start(self) -> bool:
+        """Start the workers; False where a signal came first. Raises UserError where one cannot start."""
+        for number in range(1, self._settings.workers + 1):
+            self._start(number)
+        await self._all_ready
+        return not self.stopped.is_set()
+
+    def stop(self) -> None:
+        self.stopped.set()
+        if not self._all_ready.done():
+            self._all_ready.set_result(None)
+
+    async def end(self) -> None:
+        """Workers answer what they have and end; one that does not is killed."""
+        self._is_ending = True
+        for dealt in self._held:
+            dealt.connection.close()
+        for worker in self._workers.values():
+            worker.end()
+        end = self._loop.time() + _END_S
+        while self._workers and self._loop.time() < end:
+            await asyncio.sleep(0.01)
+        for worker in self._workers.values():
+            _log.error("worker does not end: killed", worker=worker.number, pid=worker.pid)
+            worker.kill()
+
+    # Connections
+
+    def accept_from(self, sock: socket.socket) -> None:
+        if not self._is_ending:
+            self._loop.add_reader(sock, self._accept, sock)
+
+    def accept_no_more(self, sock: socket.socket) -> None:
+        self._is_ending = True
+        self._loop.remove_reader(sock)
+
+    def _accept(self, sock: socket.socket) -> None:
+        try:
+            connection, _ = sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            _log.error("no connection is accepted for a second", reason=error.strerror)
+            self._loop.remove_reader(sock)
+            self._loop.call_later(1, self.accept_from, sock)
+            return
+        self._deal([channel.Dealt(connection, time.monotonic_ns())])
+
+    def _deal(self, connections: Iterable[channel.Dealt]) -> None:
+        """Each to the worker that has the fewest; those that no worker takes wait for one."""
+        for dealt in connections:
+            ready = (worker for worker in self._workers.values() if worker.is_ready)
+            by_load = sorted(ready, key=lambda worker: worker.connections)
+            if not any(worker.deal(dealt) for worker in by_load):
+                self._held.append(dealt)
+
+    # Workers
+
+    def _start(self, number: int) -> None:
+        if self._is_ending:
+            return
+        try:
+            worker = Process(channel.Start(number, self._settings, self._header_names_given))
+        except OSError as error:
+            self._replace(number, f"no process can be made: {error.strerror}")
+            return
+        self._workers[number] = worker
+        self._loop.add_reader(worker.reports, self._hear, worker)
+
+    def _hear(self, worker: Process) -> None:
+        waiting, self._held = self._held, []
+        if not worker.hear():
+            waiting += worker.untaken
+            self._bury(worker)
+        elif not self._all_ready.done() and all(worker.is_ready for worker in self._workers.values()):
+            self._all_ready.set_result(None)
+        self._deal(waiting)
+
+    def _bury(self, worker: Process) -> None:
+        self._loop.remove_reader(worker.reports)
+        del self._workers[worker.number]
+        reason = worker.bury()
+        if not self._is_ending:
+            self._replace(worker.number, reason, connections=worker.connections - len(worker.untaken))
+
+    def _replace(self, number: int, reason: str, *, connections: int = 0) -> None:
+        """Start another one; but the agent ends where they have not all been ready yet."""
+        if not self._all_ready.done():
+            self._is_ending = True
+            self._all_ready.set_exception(UserError(reason))
+            return
+        pause_s = self._pause_s(number)
+        _log.error(
+            "worker died", worker=number, reason=reason, connections_lost=connections, next_in_s=pause_s
+        )
+        self._loop.call_later(pause_s, self._start, number)
+
+    def _pause_s(self, number: int) -> float:
+        """None the first time, then doubling."""
+        now = self._loop.time()
+        last, pause_s = self._pauses.get(number, (-_SOON_S, 0.0))
+        again = now - last < _SOON_S
+        pause_s = min(max(2 * pause_s, _PAUSE_S), _PAUSE_MOST_S) if again else 0.0
+        self._pauses[number] = now + pause_s, pause_s
+        return pause_s
