@@ -88,15 +88,16 @@ class Agent:
 
     def answer_v1(self, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v1 request (agent-protocol.md, section 2); `arrived_ns` of time.monotonic_ns."""
+        deadline_ns = arrived_ns + self._limit_ns
         try:
-            return self._answer_v1(frame, arrived_ns + self._limit_ns, reply)
+            if (quick := self._normalise(_V1, frame)) is None:
+                return self._answer_v1_slowly(frame, deadline_ns, reply)
+            frame_type, version, correlation_id, data = quick
+            return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
         except Exception as error:
             return answers.encode(self._broke(error), 1)
 
-    def _answer_v1(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
-        if (quick := self._normalise(_V1, frame)) is not None:
-            frame_type, version, correlation_id, data = quick
-            return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
+    def _answer_v1_slowly(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         version = 1
         try:
             request = _loads(frame)
@@ -117,21 +118,21 @@ class Agent:
 
     def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v2 event (section 3). Raises FrameError where it has no id to answer to."""
+        deadline_ns = arrived_ns + self._limit_ns
         try:
-            return self._answer_v2(frame_type, frame, arrived_ns + self._limit_ns, reply)
+            if (quick := self._normalise(frame_type, frame)) is not None:
+                _, version, correlation_id, data = quick
+                answer = self._ask(
+                    _HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply
+                )
+            else:
+                correlation_id, answer = self._answer_v2_slowly(frame_type, frame, deadline_ns, reply)
+            return None if answer is None else answers.with_correlation_id(answer, correlation_id)
         except FrameError:
             raise
         except Exception as error:
             answer = answers.encode(self._broke(error), 2)
             return answers.with_correlation_id(answer, _salvaged_id(frame))
-
-    def _answer_v2(self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
-        if (quick := self._normalise(frame_type, frame)) is not None:
-            _, version, correlation_id, data = quick
-            answer = self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
-        else:
-            correlation_id, answer = self._answer_v2_slowly(frame_type, frame, deadline_ns, reply)
-        return None if answer is None else answers.with_correlation_id(answer, correlation_id)
 
     def _answer_v2_slowly(
         self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply

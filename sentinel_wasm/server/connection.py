@@ -134,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write(self, out: list[bytes]) -> None:
         if out:
-            self._transport.write(b"".join(out))
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _on_v1(self, payload: bytes, arrived_ns: int, out: list[bytes]) -> None:
         arrived_ns = min(arrived_ns, self._clock.v1_arrival_ns())
@@ -144,24 +144,22 @@ class Connection(asyncio.BufferedProtocol):
             self._arrived_ns = arrived_ns
             self._pause_or_resume()
             return
-        self._check_v1(arrived_ns)
+        if time.monotonic_ns() - arrived_ns > self._proxy_timeout_ns:
+            raise self._too_late(arrived_ns)
         out.append(encode_v1(answer))
 
-    def _check_v1(self, arrived_ns: int) -> None:
-        """Raises LateAnswerError: the proxy would take the answer for the next request's (section 2)."""
-        took_ns = time.monotonic_ns() - arrived_ns
-        if took_ns > self._proxy_timeout_ns:
-            took_ms, limit_ms = took_ns // 1_000_000, self._proxy_timeout_ns // 1_000_000
-            raise LateAnswerError(f"an answer took {took_ms} ms, and a v1 proxy waits {limit_ms}")
+    def _too_late(self, arrived_ns: int) -> LateAnswerError:
+        """For an answer that the proxy would take for the next request's (section 2)."""
+        took_ms = (time.monotonic_ns() - arrived_ns) // 1_000_000
+        limit_ms = self._proxy_timeout_ns // 1_000_000
+        return LateAnswerError(f"an answer took {took_ms} ms, and a v1 proxy waits {limit_ms}")
 
     def _answered_v1(self, correlation_id: str, answer: bytes) -> None:
         self._waiting = 0
         if self._transport.is_closing():
             return
-        try:
-            self._check_v1(self._arrived_ns)
-        except LateAnswerError as error:
-            self._close(error, [])
+        if time.monotonic_ns() - self._arrived_ns > self._proxy_timeout_ns:
+            self._close(self._too_late(self._arrived_ns), [])
             return
         self._transport.write(encode_v1(answer))
         self._pause_or_resume()
