@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e bench fuzz asan examples wheel clean
+.PHONY: help setup run test overload soak lint e2e bench gate fuzz asan examples wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 
 bench: setup  ## benchmarks of fixed work
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
+
+gate: setup  ## fails where a benchmark is over 10% slower than at the commit BASE=…
+	ci/gate.sh $(BASE)
 
 fuzz: setup  ## look for inputs that break the agent, for FUZZ_SECONDS (60), under sanitizers
 	ci/fuzz.sh
