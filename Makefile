@@ -9,10 +9,10 @@ SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e bench gate fuzz asan examples wheel clean
+.PHONY: help setup run test overload soak lint e2e bench bench-ratios gate fuzz asan examples wheel clean
 
 help:  ## show this
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## virtual environment and compiled extension in .venv
 
@@ -41,7 +41,10 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
 
-bench: setup  ## benchmarks of fixed work
+bench: bench-ratios  ## those, then the floor, the Rust agents and ours side by side (PEER_V1_BIN, PEER_V2_BIN)
+	$(BIN)/python -m benchmarks.side_by_side --rounds 3 --seconds 0.5 --out build/bench
+
+bench-ratios: setup  ## benchmarks of fixed work, and the ratios that must hold anywhere
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
 
 gate: setup  ## fails where a benchmark is over 10% slower than at the commit BASE=…

@@ -1,4 +1,4 @@
-"""The fixed work: events of named sizes and the smallest module that answers."""
+"""The fixed work: events of named sizes and the smallest modules that answer."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ UNDER_WAY = 8  # requests at once
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 SIZES = (4, 12, 40)
+CORRELATION_ID = "iuKtfzn2R7A"  # a real proxy's
 FAR_NS = 2**61  # a deadline that no run reaches
 
 _HEADERS = [
@@ -43,16 +44,55 @@ _HEADERS = [
 
 RESULT = b'{"decision":"allow","add_request_headers":{"X-Wasm-Processed":"true"},"tags":["processed"]}'
 
+
+def _literal(data: bytes) -> str:
+    return "".join(f"\\{byte:02x}" for byte in data)
+
+
 # The smallest module that keeps the ABI: a constant result, one buffer at a fixed place.
-_ESCAPED = "".join(f"\\{byte:02x}" for byte in RESULT)
 TRIVIAL = f"""
 (module
   (memory (export "memory") 2)
-  (data (i32.const 64) "{_ESCAPED}")
+  (data (i32.const 64) "{_literal(RESULT)}")
   (func (export "alloc") (param i32) (result i32) (i32.const 65536))
   (func (export "dealloc") (param i32 i32))
   (func (export "on_request_headers") (param i32 i32) (result i64)
     (i64.const {64 << 32 | len(RESULT)})))
+"""
+
+# Its result carries the correlation id as a tag, so that no two results are the same.
+_DISTINCT_START = RESULT[: RESULT.index(b"processed")]
+_DISTINCT_END = b'"]}'
+_ID_KEY = b'"correlation_id":"'
+DISTINCT = f"""
+(module
+  (memory (export "memory") 2)
+  (data (i32.const 64) "{_literal(_DISTINCT_START)}")
+  (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+  (func (export "dealloc") (param i32 i32))
+  (func (export "on_request_headers") (param $in i32) (param $len i32) (result i64)
+    (local $end i32) (local $out i32) (local $byte i32)
+    (local.set $end (i32.add (local.get $in) (local.get $len)))
+    (local.set $out (i32.const {64 + len(_DISTINCT_START)}))
+    (loop $search
+      (if (i32.ge_u (local.get $in) (local.get $end)) (then (unreachable)))
+      (if (i64.ne (i64.load (local.get $in)) (i64.const {int.from_bytes(_ID_KEY[:8], "little")}))
+        (then
+          (local.set $in (i32.add (local.get $in) (i32.const 1)))
+          (br $search))))
+    (local.set $in (i32.add (local.get $in) (i32.const {len(_ID_KEY)})))
+    (loop $copy
+      (local.set $byte (i32.load8_u (local.get $in)))
+      (if (i32.ne (local.get $byte) (i32.const {_ID_KEY[-1]}))
+        (then
+          (i32.store8 (local.get $out) (local.get $byte))
+          (local.set $in (i32.add (local.get $in) (i32.const 1)))
+          (local.set $out (i32.add (local.get $out) (i32.const 1)))
+          (br $copy))))
+    (i32.store (local.get $out) (i32.const {int.from_bytes(_DISTINCT_END, "little")}))
+    (i64.or
+      (i64.const {64 << 32})
+      (i64.extend_i32_u (i32.sub (local.get $out) (i32.const {64 - len(_DISTINCT_END)}))))))
 """
 
 
@@ -69,7 +109,7 @@ def payload(count: int) -> dict[str, Any]:
     metadata = {
         "client_ip": "192.168.1.100:51234",
         "client_port": 0,
-        "correlation_id": "iuKtfzn2R7A",
+        "correlation_id": CORRELATION_ID,
         "protocol": "HTTP/1.1",
         "request_id": "47e78138-f72f-493f-92d1-b294cd1d0e73",
         "route_id": "default",
@@ -80,7 +120,7 @@ def payload(count: int) -> dict[str, Any]:
         "upstream_id": None,
     }
     return {
-        "correlation_id": "iuKtfzn2R7A",
+        "correlation_id": CORRELATION_ID,
         "headers": headers(count),
         "metadata": metadata,
         "method": "GET",

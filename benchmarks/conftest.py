@@ -1,0 +1,9 @@
+"""Says what machine the figures are of."""
+
+from __future__ import annotations
+
+from benchmarks.machine import this_machine
+
+
+def pytest_report_header() -> str:
+    return f"machine: {this_machine()}"

@@ -1,0 +1,49 @@
+"""What machine this is: a figure without it says nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    cpu: str
+    cores: int
+    kernel: str
+    python: str
+    wasmtime: str
+    sentinel_wasm: str
+    load_average: float  # of the last minute, when the measurement began
+    date: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cpu}, {self.cores} cores, {self.kernel}, {self.python}, wasmtime {self.wasmtime},"
+            f" sentinel-wasm {self.sentinel_wasm}, load average {self.load_average:.2f}, {self.date}"
+        )
+
+
+def this_machine() -> Machine:
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        wasmtime=version("wasmtime"),
+        sentinel_wasm=version("sentinel-wasm"),
+        load_average=round(os.getloadavg()[0], 2),
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
