@@ -50,7 +50,7 @@ bench-ratios: setup  ## benchmarks of fixed work, and the ratios that must hold 
 gate: setup  ## fails where a benchmark is over 10% slower than at the commit BASE=…
 	ci/gate.sh $(BASE)
 
-fuzz: setup  ## look for inputs that break the agent, for FUZZ_SECONDS (60), under sanitizers
+fuzz: setup  ## look for inputs that break the agent, under sanitizers, for FUZZ_SECONDS (60); compare a million events
 	ci/fuzz.sh
 
 asan: setup  ## the unit tests under AddressSanitizer and UBSan

@@ -21,7 +21,8 @@ cd build/asan/tree
 # brings its own signal stacks. Small freed blocks are kept, but not 256 MiB of them: tests measure memory.
 options=detect_leaks=1:exitcode=0:abort_on_error=1:use_sigaltstack=0:quarantine_size_mb=16:log_path=$reports/report
 tests() {
-    LD_PRELOAD=$runtime PYTHONMALLOC=malloc ASAN_OPTIONS=$options UBSAN_OPTIONS=print_stacktrace=1:$options \
+    NORMALISER_MUTATIONS=${NORMALISER_MUTATIONS:-20000} \
+        LD_PRELOAD=$runtime PYTHONMALLOC=malloc ASAN_OPTIONS=$options UBSAN_OPTIONS=print_stacktrace=1:$options \
         ../venv/bin/python -m pytest -q --capture=sys -p no:faulthandler "$@"
 }
 # Left out: what builds wheels (not sanitized), what runs compilers, what limits

@@ -5,9 +5,13 @@
 # missing, hypothesis searches blindly. It says which.
 # What breaks a target is kept in tests/fuzz/findings, where `make test` replays it; what reaches new code is kept
 # in build/fuzz-corpus.
+# Then the normaliser is compared with the Python path on NORMALISER_MUTATIONS changed events: a million, or none where
+# FUZZ_SECONDS or targets are given.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
+mutations=${NORMALISER_MUTATIONS:-1000000}
+[ -z "${FUZZ_SECONDS:-}$*" ] || mutations=${NORMALISER_MUTATIONS:-0}
 [ $# -gt 0 ] || set -- frames normaliser connection results guest_calls
 seconds=$((${FUZZ_SECONDS:-60} / $#))
 [ "$seconds" -gt 0 ] || seconds=1
@@ -40,24 +44,33 @@ fi
 echo "fuzzing $how, $seconds s a target: $*"
 
 status=0
-for target; do
-    findings=$root/tests/fuzz/findings/$target
+# sanitized LOG TARGET ARGUMENT...: python -m ARGUMENT..., whose findings are inputs of the target.
+sanitized() {
+    log=build/fuzz-logs/$1.log findings=$root/tests/fuzz/findings/$2
+    shift 2
     mkdir -p "$findings"
-    log=build/fuzz-logs/$target.log
     (
         cd "$tree"
         # No leak detection here: ci/asan.sh does that.
         LD_PRELOAD=$runtime PYTHONMALLOC=malloc \
             ASAN_OPTIONS=detect_leaks=0:use_sigaltstack=0:quarantine_size_mb=64 UBSAN_OPTIONS=print_stacktrace=1 \
-            "$python" -m tests.fuzz "$target" --seconds "$seconds" --findings "$findings" \
-            --corpus "$root/build/fuzz-corpus/$target"
+            "$python" -m "$@" --findings "$findings"
     ) >"$log" 2>&1 || {
         status=1
         grep -v '^#' "$log" | tail -n 40
-        echo "ci/fuzz.sh: $target ended early; what broke it is in ${findings#"$root/"}, the log in $log"
+        echo "ci/fuzz.sh: $* ended early; what broke it is in ${findings#"$root/"}, the log in $log"
     }
-    grep -E '^#[0-9]+.*DONE|^Done|runs by chance' "$log" | sed "s/^/$target: /" || true
     rmdir "$findings" 2>/dev/null || true
+}
+
+for target; do
+    sanitized "$target" "$target" tests.fuzz "$target" --seconds "$seconds" --corpus "$root/build/fuzz-corpus/$target"
+    grep -E '^#[0-9]+.*DONE|^Done|runs by chance' "build/fuzz-logs/$target.log" | sed "s/^/$target: /" || true
 done
+if [ "$mutations" -gt 0 ]; then
+    export NORMALISER_MUTATIONS="$mutations"
+    sanitized mutating normaliser tests.fuzz.mutating
+    [ "$status" != 0 ] || cat build/fuzz-logs/mutating.log
+fi
 rmdir tests/fuzz/findings 2>/dev/null || true
 exit "$status"

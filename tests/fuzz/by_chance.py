@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.test_normaliser import mutated
+from tests.mutations import changed_bytes
 
 from .targets import Target, kept
 
@@ -66,4 +66,4 @@ def _bent(target: Target, data: bytes, number: int, times: int) -> bytes:
 
 
 def _changed(data: bytes, pick: random.Random) -> bytes:
-    return mutated(data, pick) if data else bytes([pick.randrange(256)])
+    return changed_bytes(data, pick) if data else bytes([pick.randrange(256)])

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from tests.test_normaliser import FORMS, agrees, captured
+from tests.normalising import FORMS, REQUEST, RESPONSE, V1, Form, captured, compare
 
 from . import documents
 from .targets import Change, Target
 
-_TYPES = (0, 0x10, 0x12)
+_TYPES = (V1, REQUEST, RESPONSE)
 
 
 def run(data: bytes) -> None:
     if data:
         kind, form = divmod(data[0] % (len(_TYPES) * len(FORMS)), len(FORMS))
-        agrees(_TYPES[kind], data[1:], FORMS[form])
+        compare(_TYPES[kind], data[1:], FORMS[form])
+
+
+def written(frame_type: int, form: Form, frame: bytes) -> bytes:
+    """An event as an input of this target."""
+    return bytes([_TYPES.index(frame_type) * len(FORMS) + FORMS.index(form)]) + frame
 
 
 def seeds() -> list[bytes]:
-    frames = captured()
     return [
-        bytes([_TYPES.index(frame_type) * len(FORMS) + index % len(FORMS)]) + frame
-        for index, (frame_type, frame) in enumerate(frames)
+        written(frame_type, FORMS[index % len(FORMS)], frame)
+        for index, (frame_type, frame) in enumerate(captured())
     ]
 
 

@@ -7,7 +7,7 @@ import random
 from itertools import pairwise
 
 from sentinel_wasm.protocol.frames import encode_v1, encode_v2
-from tests.test_normaliser import DATA
+from tests.normalising import DATA
 
 from . import documents
 from .targets import Change
