@@ -95,7 +95,7 @@ cdef class FrameBuffer:
         if unread < 4:
             return None
         length = big_endian(frame)
-        if length == 0 or length > (MAX_V1 if self.protocol == 1 else MAX_V2):
+        if length == 0 or length > <uint32_t>(MAX_V1 if self.protocol == 1 else MAX_V2):
             raise FrameError(
                 f"a frame of {length} bytes: allowed are 1 to {MAX_V1 if self.protocol == 1 else MAX_V2}")
         if self.protocol == 0:
@@ -139,7 +139,7 @@ cdef class FrameBuffer:
             raise BufferError("the free space is already lent")
         if self.end == 0:
             self.shrink()
-        if self.start > 0 and (self.capacity - self.end) < CALM_BYTES // 2:
+        if self.start > 0 and (self.capacity - self.end) < <size_t>(CALM_BYTES // 2):
             memmove(self.data, self.data + self.start, self.end - self.start)
             self.end -= self.start
             self.start = 0

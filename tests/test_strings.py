@@ -18,11 +18,11 @@ def test_as_orjson_writes_it(text: str) -> None:
     assert json_string(text.encode()) == orjson.dumps(text)
 
 
-@pytest.mark.parametrize("code", range(256))
 @pytest.mark.parametrize("at", range(17))
-def test_every_character_in_every_place(code: int, at: int) -> None:
-    text = "a" * at + chr(code) + "b" * (16 - at)
-    assert json_string(text.encode()) == orjson.dumps(text)
+def test_every_character_in_every_place(at: int) -> None:
+    for code in range(256):
+        text = "a" * at + chr(code) + "b" * (16 - at)
+        assert json_string(text.encode()) == orjson.dumps(text)
 
 
 @pytest.mark.parametrize("letter", ['"', "\x01", "a", "\n"])

@@ -26,7 +26,7 @@ from sentinel_wasm.protocol.frames import FrameType, encode_v2
 from ..conftest import EXAMPLES, StartAgent, resident_mib
 from ..guest import wat
 
-EVENTS = int(os.environ.get("SOAK_EVENTS", "100000"))
+EVENTS = int(os.environ.get("SOAK_EVENTS", "60000"))
 WARM_EVENTS = EVENTS // 10
 BATCH = 200
 BATCHES = EVENTS // BATCH
