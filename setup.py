@@ -6,7 +6,18 @@ import shlex
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ("_wasmtime", "_ticker", "_hostcalls", "_instances", "_fastpath", "_workers", "_strings")
+MODULES = (
+    "_wasmtime",
+    "_ticker",
+    "_hostcalls",
+    "_instances",
+    "_fastpath",
+    "_workers",
+    "_strings",
+    "_answers",
+    "_quick",
+    "_stream",
+)
 
 # The caller's own come last, so that they win (ci/sanitized.sh).
 CFLAGS = shlex.split(os.environ.get("CFLAGS", ""))

@@ -1,13 +1,15 @@
 """The compiled path of one event: frames in, guest call, result out. No settings, no logging, no policy."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from sentinel_wasm._instances cimport Guest, HOOKS, Outcome, Plan, PlanState, RESULT_BYTES, Step
 from sentinel_wasm._json cimport Cursor, Span
 from sentinel_wasm._wasmtime cimport wasmtime_func_t, wasmtime_val_raw_t
 
 cdef enum:
+    REQUEST_HEADERS = 0x10      # v2's types of the events that are normalised
+    RESPONSE_HEADERS = 0x12
     SLOW_NS = 2000000           # guests may hold the event loop so long in one turn
     SAMPLE_NS = 1000000
     QUICK_NS = 50000
@@ -24,19 +26,22 @@ cdef class FrameBuffer:
     # v2: the type byte of the frame that next_frame returned last.
     cdef readonly int frame_type
 
+    cdef bint find(self, Span* payload) except -1
+    cdef void drop(self, const Span* payload) noexcept nogil
     cdef int reserve(self) except -1
 
 # What the normaliser has found of one event.
 cdef struct Found:
     int kind                    # 0, or an event type of v2
-    Span version
-    Span id                     # at the top of the payload
+    int64_t version
+    Span id                     # at the top of the payload, or else metadata_id
     Span metadata_id
     Span client_ip
     Span method
     Span uri
     Span status
     size_t headers              # bytes in Normaliser.out; 0: no headers were there
+    size_t length               # of the guest's input
 
 cdef class Normaliser:
     cdef int names              # 0 canonical, 1 lower, 2 as they are
@@ -44,13 +49,14 @@ cdef class Normaliser:
     cdef char* out              # the headers as the guest gets them
     cdef readonly size_t capacity
 
+    cdef bint read(self, int frame_type, const Span* payload, Found* found) except -1
+    cdef void write(self, const Found* found, char* o) noexcept nogil
     cdef int room(self, size_t length) except -1
     cdef bint envelope(self, Cursor* c, Found* found) noexcept nogil
     cdef bint payload(self, Cursor* c, Found* found) noexcept nogil
     cdef bint headers(self, Cursor* c, Found* found) noexcept nogil
-    cdef char* name(self, char* o, const Span* name, uint32_t* hash) noexcept nogil
+    cdef char* name(self, char* o, const Span* name, uint64_t* hash) noexcept nogil
     cdef char* values(self, Cursor* c, char* o, bint cookie) noexcept nogil
-    cdef bytes build(self, const Found* found, const Span* id)
 
 cdef class Pace:
     cdef int64_t turn_ns            # when the events of this turn came in
@@ -76,3 +82,9 @@ cdef class GuestCall:
     cdef readonly bint needs_care
     # Why the guest cannot be used although its last result was sound: dealloc trapped after it.
     cdef readonly object lost
+    # Jobs that a worker has for it. It may be touched elsewhere only while there are none.
+    cdef public int pending
+
+    cdef bint run(
+        self, int hook, const char* data, uint32_t length, int64_t arrived_ns, int64_t limit_ns,
+        Outcome* out) except -1

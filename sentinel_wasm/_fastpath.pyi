@@ -22,6 +22,7 @@ class Pace:
 
 class GuestCall:
     needs_care: bool
+    pending: int
     lost: ModuleError | None
     def __init__(self, plan: Plan, pace: Pace | None = None) -> None: ...
     @property

@@ -19,7 +19,7 @@ from sentinel_wasm._instances cimport (
     start_guest,
 )
 from sentinel_wasm._json cimport (
-    Cursor, Span, integer, key, named, next_member, number, scalar, take, text, white,
+    Cursor, Span, integer, key, named, next_member, number, put, puts, scalar, take, text, white,
 )
 from sentinel_wasm._ticker cimport enter, leave, ticks_until
 from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
@@ -32,12 +32,20 @@ cdef enum:
     MAX_V1 = 10485760           # agent-protocol.md, section 2
     MAX_V2 = 16777216           # section 3; counts the type byte
 
-    REQUEST_HEADERS = 0x10      # v2's event types
-    RESPONSE_HEADERS = 0x12
     MAX_HEADERS = 128           # with more, the Python path is quick enough beside the guest
+    SLACK = 8                   # names are written eight letters at a time
     NAMES_CANONICAL = 0
     NAMES_LOWER = 1
     NAMES_AS_IS = 2
+
+
+cdef extern from * nogil:
+    """
+    #define SW_ONES 0x0101010101010101ULL
+    #define SW_MIX 0x9e3779b97f4a7c15ULL    /* 2^64 by the golden ratio: its product mixes all bits */
+    """
+    const uint64_t ONES "SW_ONES"
+    const uint64_t MIX "SW_MIX"
 
 
 cdef inline uint32_t big_endian(const char* data) noexcept nogil:
@@ -88,39 +96,52 @@ cdef class FrameBuffer:
 
         Raises FrameError where the length or the first byte is not allowed.
         """
+        cdef Span frame
+        cdef bytes payload
+        if not self.find(&frame):
+            return None
+        payload = PyBytes_FromStringAndSize(frame.at, <Py_ssize_t>frame.length)
+        self.drop(&frame)
+        return payload
+
+    cdef bint find(self, Span* payload) except -1:
+        """Whether a whole frame is there; the payload may be read until `drop`. As `next_frame` otherwise."""
         cdef size_t unread = self.end - self.start
         cdef char* frame = self.data + self.start
         cdef uint32_t length
-        cdef bytes payload
         if unread < 4:
-            return None
+            return False
         length = big_endian(frame)
         if length == 0 or length > <uint32_t>(MAX_V1 if self.protocol == 1 else MAX_V2):
             raise FrameError(
                 f"a frame of {length} bytes: allowed are 1 to {MAX_V1 if self.protocol == 1 else MAX_V2}")
         if self.protocol == 0:
             if unread < 5:
-                return None
+                return False
             if frame[4] == 1:
                 self.protocol = 2
             elif frame[4] in (b"{", b" ", b"\t", b"\n", b"\r"):
                 self.protocol = 1
-                return self.next_frame()
+                return self.find(payload)
             else:
                 raise FrameError(
                     f"the first frame begins with byte 0x{<uint8_t>frame[4]:02x}:"
                     " neither JSON (v1) nor a handshake (v2)")
         if unread < 4 + <size_t>length:
-            return None
+            return False
+        payload.at = frame + 4
+        payload.length = length
         if self.protocol == 2:
             self.frame_type = <uint8_t>frame[4]
-            payload = PyBytes_FromStringAndSize(frame + 5, length - 1)
-        else:
-            payload = PyBytes_FromStringAndSize(frame + 4, length)
-        self.start += 4 + <size_t>length
+            payload.at += 1
+            payload.length -= 1
+        return True
+
+    cdef void drop(self, const Span* payload) noexcept nogil:
+        """Go behind a frame that `find` has found."""
+        self.start = <size_t>(payload.at + payload.length - self.data)
         if self.start == self.end:
             self.start = self.end = 0
-        return payload
 
     def shrink(self) -> None:
         """Give a large buffer back, if all is read; uvloop lends it until a read has been looked at."""
@@ -155,11 +176,6 @@ cdef class FrameBuffer:
         return 0
 
 
-cdef inline char* put(char* o, const char* what, size_t length) noexcept nogil:
-    memcpy(o, what, length)
-    return o + length
-
-
 cdef inline bint once(Cursor* c, Span* field) noexcept nogil:
     """A string where this field has not been met before: of two, orjson takes the last."""
     return field.at == NULL and text(c, field, True)
@@ -173,10 +189,10 @@ cdef bint metadata(Cursor* c, Found* found) noexcept nogil:
     while more:
         if not key(c, &name):
             return False
-        if named(&name, b"client_ip", 9):
+        if named(&name, b"client_ip"):
             if found.client_ip.at != NULL or not text(c, &found.client_ip, False):
                 return False
-        elif named(&name, b"correlation_id", 14):
+        elif named(&name, b"correlation_id"):
             if found.metadata_id.at != NULL or not text(c, &found.metadata_id, False):
                 return False
         elif not scalar(c):
@@ -218,6 +234,23 @@ cdef Span bare_ip(const Span* client_ip) noexcept nogil:
     return bare
 
 
+cdef inline uint64_t load(const char* p, size_t length) noexcept nogil:
+    """The first eight characters, or as many as there are, with zeros behind them."""
+    cdef uint64_t letters = 0
+    cdef size_t index
+    if length >= 8:
+        memcpy(&letters, p, 8)
+        return letters
+    for index in range(length):
+        letters |= <uint64_t><uint8_t>p[index] << (8 * index)
+    return letters
+
+
+cdef inline uint64_t between(uint64_t letters, uint8_t least, uint8_t most) noexcept nogil:
+    """In the top bit of each ASCII character: whether it is between these two (no sum leaves its byte)."""
+    return (letters + ONES * (0x80 - least)) & ~(letters + ONES * (0x7f - most)) & (ONES * 0x80)
+
+
 cdef class Normaliser:
     """Turns a header event's bytes into the guest's, without a Python object a header.
 
@@ -235,36 +268,55 @@ cdef class Normaliser:
 
     def event(self, int frame_type, bytes frame not None) -> tuple[int, int, str, bytes] | None:
         """(v2's event type, version, correlation id, the guest's input) of a v2 event or a v1 request (0)."""
-        cdef Cursor c
         cdef Found found
-        cdef Span id
-        cdef size_t length = <size_t>PyBytes_GET_SIZE(frame)
+        cdef Span payload
+        cdef bytes data
+        payload.at = PyBytes_AS_STRING(frame)
+        payload.length = <size_t>PyBytes_GET_SIZE(frame)
+        if not self.read(frame_type, &payload, &found):
+            return None
+        data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>found.length)
+        self.write(&found, PyBytes_AS_STRING(data))
+        return (
+            found.kind, found.version,
+            PyUnicode_DecodeASCII(found.id.at, <Py_ssize_t>found.id.length, NULL), data)
+
+    cdef bint read(self, int frame_type, const Span* payload, Found* found) except -1:
+        """Whether the event is understood; what was found is good for one `write`, while `payload` is."""
+        cdef Cursor c
         cdef bint understood
         if frame_type != 0 and frame_type != REQUEST_HEADERS and frame_type != RESPONSE_HEADERS:
-            return None
-        c.at = PyBytes_AS_STRING(frame)
-        c.end = c.at + length
-        self.room(length)
-        memset(&found, 0, sizeof(found))
+            return False
+        c.at = payload.at
+        c.end = c.at + payload.length
+        self.room(payload.length)
+        memset(found, 0, sizeof(found[0]))
         found.kind = frame_type
-        understood = self.payload(&c, &found) if frame_type else self.envelope(&c, &found)
+        found.version = 2
+        understood = self.payload(&c, found) if frame_type else self.envelope(&c, found)
         white(&c)
-        id = found.id if found.id.at != NULL else found.metadata_id
-        if not understood or c.at != c.end or id.length == 0 or found.headers == 0:
-            return None
+        if found.id.at == NULL:
+            if found.kind == RESPONSE_HEADERS:
+                return False
+            found.id = found.metadata_id
+        if not understood or c.at != c.end or found.id.length == 0 or found.headers == 0:
+            return False
         if found.kind == REQUEST_HEADERS:
             if found.method.at == NULL or found.uri.at == NULL or found.client_ip.at == NULL \
                     or found.metadata_id.at == NULL:
-                return None
-        elif found.status.at == NULL or found.id.at == NULL:
-            return None
-        return (
-            found.kind, number(&found.version) if frame_type == 0 else 2,
-            PyUnicode_DecodeASCII(id.at, <Py_ssize_t>id.length, NULL), self.build(&found, &id))
+                return False
+            found.client_ip = bare_ip(&found.client_ip)
+            found.length = 68 + found.method.length + found.uri.length + found.client_ip.length
+        elif found.status.at == NULL:
+            return False
+        else:
+            found.length = 42 + found.status.length
+        found.length += found.id.length + found.headers
+        return True
 
     cdef int room(self, size_t length) except -1:
         """What is written is never longer than the event. The next small event gives a large buffer back."""
-        cdef size_t wanted = max(length, <size_t>CALM_BYTES)
+        cdef size_t wanted = max(length + SLACK, <size_t>CALM_BYTES)
         cdef char* other
         if self.capacity < wanted or (self.capacity > CALM_BYTES and wanted == CALM_BYTES):
             other = <char*>realloc(self.out, wanted)
@@ -276,35 +328,38 @@ cdef class Normaliser:
 
     cdef bint envelope(self, Cursor* c, Found* found) noexcept nogil:
         """v1: {"version", "event_type", "payload"}, the payload after the type."""
-        cdef Span name, kind
+        cdef Span name, kind, digits
         cdef bint more = True
         cdef bint payload = False
+        cdef bint version = False
         if not take(c, c'{'):
             return False
         while more:
             if not key(c, &name):
                 return False
-            if named(&name, b"payload", 7):
+            if named(&name, b"payload"):
                 if payload or found.kind == 0 or not self.payload(c, found):
                     return False
                 payload = True
-            elif named(&name, b"event_type", 10):
+            elif named(&name, b"event_type"):
                 if found.kind != 0 or not text(c, &kind, False):
                     return False
-                if named(&kind, b"request_headers", 15):
+                if named(&kind, b"request_headers"):
                     found.kind = REQUEST_HEADERS
-                elif named(&kind, b"response_headers", 16):
+                elif named(&kind, b"response_headers"):
                     found.kind = RESPONSE_HEADERS
                 else:
                     return False
-            elif named(&name, b"version", 7):
-                if found.version.at != NULL or not integer(c, &found.version) or found.version.length > 9:
+            elif named(&name, b"version"):
+                if version or not integer(c, &digits) or digits.length > 9:
                     return False
+                version = True
+                found.version = number(&digits)
             elif not scalar(c):
                 return False
             if not next_member(c, &more):
                 return False
-        return payload and found.version.at != NULL
+        return payload and version
 
     cdef bint payload(self, Cursor* c, Found* found) noexcept nogil:
         cdef Span name
@@ -314,25 +369,25 @@ cdef class Normaliser:
         while more:
             if not key(c, &name):
                 return False
-            if named(&name, b"headers", 7):
+            if named(&name, b"headers"):
                 if found.headers != 0 or not self.headers(c, found):
                     return False
-            elif named(&name, b"correlation_id", 14):
+            elif named(&name, b"correlation_id"):
                 if found.id.at != NULL or not text(c, &found.id, False) or found.id.length == 0:
                     return False
             elif found.kind == RESPONSE_HEADERS:
-                if named(&name, b"status", 6):
+                if named(&name, b"status"):
                     if found.status.at != NULL or not integer(c, &found.status):
                         return False
                 elif not scalar(c):
                     return False
-            elif named(&name, b"metadata", 8):
+            elif named(&name, b"metadata"):
                 if not metadata(c, found):
                     return False
-            elif named(&name, b"method", 6):
+            elif named(&name, b"method"):
                 if not once(c, &found.method):
                     return False
-            elif named(&name, b"uri", 3):
+            elif named(&name, b"uri"):
                 if not once(c, &found.uri):
                     return False
             elif not scalar(c):
@@ -347,8 +402,8 @@ cdef class Normaliser:
         cdef char* o = self.out
         cdef char* start
         cdef bint more
-        cdef uint32_t hashes[MAX_HEADERS]
-        cdef uint32_t hash
+        cdef uint64_t hashes[MAX_HEADERS]
+        cdef uint64_t hash
         cdef int count = 0
         cdef int index
         if not take(c, c'{'):
@@ -381,27 +436,34 @@ cdef class Normaliser:
         found.headers = o + 1 - self.out
         return True
 
-    cdef char* name(self, char* o, const Span* name, uint32_t* hash) noexcept nogil:
-        """Write `"Name":` in the form asked for; the hash (FNV-1a) is of that form."""
-        cdef uint32_t value = 2166136261
-        cdef bint first = True
-        cdef uint8_t letter
-        cdef size_t index
+    cdef char* name(self, char* o, const Span* name, uint64_t* hash) noexcept nogil:
+        """Write `"Name":` in the form asked for, eight letters at a time; the hash is of that form."""
+        cdef const char* p = name.at
+        cdef size_t left = name.length
+        cdef uint64_t value = left
+        cdef uint64_t first = 0x80        # in its byte's top bit: this letter begins a word
+        cdef uint64_t letters, dashes
         o[0] = c'"'
         o += 1
-        for index in range(name.length):
-            letter = <uint8_t>name.at[index]
-            if self.names == NAMES_CANONICAL and first:
-                if c'a' <= letter <= c'z':
-                    letter -= 32
-            elif self.names != NAMES_AS_IS and c'A' <= letter <= c'Z':
-                letter += 32
-            first = letter == c'-'
-            value = (value ^ letter) * 16777619
-            o[0] = <char>letter
-            o += 1
+        while left:
+            letters = load(p, left)
+            if self.names != NAMES_AS_IS:
+                letters |= between(letters, c'A', c'Z') >> 2
+            if self.names == NAMES_CANONICAL:
+                # Where a letter is a dash, the next one begins a word, in the next eight too.
+                dashes = between(letters, c'-', c'-')
+                letters ^= (between(letters, c'a', c'z') & (dashes << 8 | first)) >> 2
+                first = dashes >> 56
+            value = (value ^ letters) * MIX
+            value ^= value >> 32
+            memcpy(o, &letters, 8)
+            if left <= 8:
+                break
+            o += 8
+            p += 8
+            left -= 8
         hash[0] = value
-        return put(o, b'":', 2)
+        return puts(o + left, b'":')
 
     cdef char* values(self, Cursor* c, char* o, bint cookie) noexcept nogil:
         """Write an array of strings as a list or joined; NULL where it is anything else."""
@@ -430,39 +492,24 @@ cdef class Normaliser:
         o[0] = c']' if self.lists else c'"'
         return o + 1
 
-    cdef bytes build(self, const Found* found, const Span* id):
-        """The guest's input, with the keys in the order in which `guest.inputs` writes them."""
-        cdef Span ip
-        cdef size_t length
-        cdef bytes data
-        cdef char* start
-        cdef char* o
+    cdef void write(self, const Found* found, char* o) noexcept nogil:
+        """The guest's input, `found.length` bytes, with the keys in the order of `guest.inputs`."""
         if found.kind == REQUEST_HEADERS:
-            ip = bare_ip(&found.client_ip)
-            length = 68 + found.method.length + found.uri.length + ip.length + id.length + found.headers
-            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
-            start = o = PyBytes_AS_STRING(data)
-            o = put(o, b'{"method":"', 11)
+            o = puts(o, b'{"method":"')
             o = put(o, found.method.at, found.method.length)
-            o = put(o, b'","uri":"', 9)
+            o = puts(o, b'","uri":"')
             o = put(o, found.uri.at, found.uri.length)
-            o = put(o, b'","client_ip":"', 15)
-            o = put(o, ip.at, ip.length)
-            o = put(o, b'","correlation_id":"', 20)
+            o = puts(o, b'","client_ip":"')
+            o = put(o, found.client_ip.at, found.client_ip.length)
+            o = puts(o, b'","correlation_id":"')
         else:
-            length = 42 + found.status.length + id.length + found.headers
-            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
-            start = o = PyBytes_AS_STRING(data)
-            o = put(o, b'{"status":', 10)
+            o = puts(o, b'{"status":')
             o = put(o, found.status.at, found.status.length)
-            o = put(o, b',"correlation_id":"', 19)
-        o = put(o, id.at, id.length)
-        o = put(o, b'","headers":', 12)
+            o = puts(o, b',"correlation_id":"')
+        o = put(o, found.id.at, found.id.length)
+        o = puts(o, b'","headers":')
         o = put(o, self.out, found.headers)
-        o = put(o, b"}", 1)
-        if <size_t>(o - start) != length:
-            raise SystemError("the input's length was not foreseen")
-        return data
+        puts(o, b"}")
 
 
 cdef inline bint is_cookie(const char* name) noexcept nogil:
@@ -659,34 +706,41 @@ cdef class GuestCall:
         memory in the guest), and TooLate where the deadline has passed before the call.
         """
         cdef Outcome out
-        cdef int64_t now
         if hook < 0 or hook >= HOOKS or self.guest.hooks[hook].store_id == 0:
             raise ValueError(f"hook {hook} is not exported")
         if not self.guest.usable:
             raise ValueError("this instance has failed and must not be called again")
         if PyBytes_GET_SIZE(data) > INT32_MAX:
             raise ValueError("more input than an i32 can count")
-        if self.lost is not None:
-            self.lost = None
-        now = monotonic_ns()
-        if self.pace is not None:
-            self.pace.before(deadline_ns - limit_ns, now)
-        # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
-        call_guest(
-            &self.plan.state, &self.guest, hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data),
-            deadline_ns, now, &out)
-        if self.pace is not None:
-            self.pace.after(now, self.guest.host.slept_ns)
-        if failed(&out):
+        if not self.run(
+                hook, PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), deadline_ns - limit_ns,
+                limit_ns, &out):
             raise fault(self.plan, &out, &self.guest.host.ended, limit_ns)
-        if not self.guest.usable:
-            # dealloc trapped: that costs the instance, not the result.
-            self.lost = fault(self.plan, &out, &self.guest.host.ended, limit_ns)
-        self.needs_care = self.guest.host.output.used != 0 or not self.guest.usable \
-            or (self.pace is not None and self.pace.overran)
         if out.length == 0:
             return None
         return PyBytes_FromStringAndSize(self.guest.result, out.length)
+
+    cdef bint run(
+            self, int hook, const char* data, uint32_t length, int64_t arrived_ns, int64_t limit_ns,
+            Outcome* out) except -1:
+        """Whether the call returned: then `out.length` bytes are in `guest.result`, else `out` is a fault."""
+        cdef int64_t now = monotonic_ns()
+        if self.lost is not None:
+            self.lost = None
+        if self.pace is not None:
+            self.pace.before(arrived_ns, now)
+        # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
+        call_guest(&self.plan.state, &self.guest, hook, data, length, arrived_ns + limit_ns, now, out)
+        if self.pace is not None:
+            self.pace.after(now, self.guest.host.slept_ns)
+        if failed(out):
+            return False
+        if not self.guest.usable:
+            # dealloc trapped: that costs the instance, not the result.
+            self.lost = fault(self.plan, out, &self.guest.host.ended, limit_ns)
+        self.needs_care = self.guest.host.output.used != 0 or not self.guest.usable \
+            or (self.pace is not None and self.pace.overran)
+        return True
 
     def retire(self) -> None:
         """Free the store now."""

@@ -6,8 +6,8 @@ fractions). After False the cursor is of no use. orjson writes strings that are 
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint64_t, uint8_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int64_t
+from libc.string cimport memcmp, memcpy, strlen
 
 ctypedef struct Cursor:
     const char* at
@@ -19,6 +19,16 @@ ctypedef struct Span:
 
 cdef enum:
     DIGITS = 18                 # an integer of so many digits fits int64_t
+
+
+cdef inline char* put(char* o, const char* what, size_t length) noexcept nogil:
+    memcpy(o, what, length)
+    return o + length
+
+
+cdef inline char* puts(char* o, const char* what) noexcept nogil:
+    """A literal, whose length the compiler knows."""
+    return put(o, what, strlen(what))
 
 
 cdef inline void white(Cursor* c) noexcept nogil:
@@ -35,22 +45,35 @@ cdef inline bint take(Cursor* c, char what) noexcept nogil:
     return False
 
 
-cdef inline const char* plain(const char* p, const char* end) noexcept nogil:
-    """The first quote, backslash, control character or byte that is not ASCII: eight bytes at a time."""
-    cdef uint64_t ones = 0x0101010101010101
-    cdef uint64_t word, quote, slash
-    while end - p >= 8:
-        memcpy(&word, p, 8)
-        quote = word ^ (ones * 0x22)
-        slash = word ^ (ones * 0x5c)
-        # In each byte's top bit: not ASCII, below 0x20, or zero after the xor (Hacker's Delight, 6-1).
-        if (word | ((word - ones * 0x20) & ~word) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) \
-                & (ones * 0x80):
-            break
-        p += 8
-    while p < end and p[0] != c'"' and p[0] != c'\\' and 0x20 <= <uint8_t>p[0] < 0x80:
-        p += 1
-    return p
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #endif
+
+    /* The first quote, backslash, control character or byte that is not ASCII in a JSON string. */
+    static inline const char *sw_plain(const char *p, const char *end) {
+    #ifdef __SSE2__
+        for (; end - p >= 16; p += 16) {
+            __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+            /* As signed numbers, what is not ASCII is below 0x20 too. */
+            __m128i odd = _mm_or_si128(
+                _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20)),
+                _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')),
+                             _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\\\'))));
+            int where = _mm_movemask_epi8(odd);
+            if (where)
+                return p + __builtin_ctz((unsigned)where);
+        }
+    #endif
+        while (p < end && *p != '"' && *p != '\\\\' && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80)
+            p++;
+        return p;
+    }
+    """
+    const char* plain "sw_plain"(const char* p, const char* end)
 
 
 cdef inline bint text(Cursor* c, Span* out, bint escapes) noexcept nogil:
@@ -99,7 +122,8 @@ cdef inline int64_t number(const Span* digits) noexcept nogil:
     return value
 
 
-cdef inline bint word(Cursor* c, const char* what, size_t length) noexcept nogil:
+cdef inline bint word(Cursor* c, const char* what) noexcept nogil:
+    cdef size_t length = strlen(what)
     if <size_t>(c.end - c.at) < length or memcmp(c.at, what, length) != 0:
         return False
     c.at += length
@@ -115,11 +139,11 @@ cdef inline bint scalar(Cursor* c) noexcept nogil:
     if c.at[0] == c'"':
         return text(c, &ignored, True)
     if c.at[0] == c'n':
-        return word(c, b"null", 4)
+        return word(c, b"null")
     if c.at[0] == c't':
-        return word(c, b"true", 4)
+        return word(c, b"true")
     if c.at[0] == c'f':
-        return word(c, b"false", 5)
+        return word(c, b"false")
     return integer(c, &ignored)
 
 
@@ -140,5 +164,6 @@ cdef inline bint next_member(Cursor* c, bint* more) noexcept nogil:
     return True
 
 
-cdef inline bint named(const Span* name, const char* what, size_t length) noexcept nogil:
+cdef inline bint named(const Span* name, const char* what) noexcept nogil:
+    cdef size_t length = strlen(what)
     return name.length == length and memcmp(name.at, what, length) == 0

@@ -91,7 +91,7 @@ cdef bint refuses(const Bytes* configured) noexcept nogil:
     while more:
         if not key(&c, &name):
             return False
-        if named(&name, b"error", 5):
+        if named(&name, b"error"):
             white(&c)
             return c.at < c.end and c.at[0] != c'n'
         if not scalar(&c) or not next_member(&c, &more):

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 import structlog
 
-from sentinel_wasm._fastpath import Normaliser
+from sentinel_wasm._fastpath import GuestCall, Normaliser
+from sentinel_wasm._quick import Inline, QuickPath
 from sentinel_wasm.decision import ALLOW, Allow, Audit, Block, BodyMutation, Challenge, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
@@ -47,7 +48,8 @@ class Agent:
     """Answers events with what a module decides.
 
     `answer_v1` and `answer_v2` give one AgentResponse (JSON, without its frame), or None where `reply` will
-    be called with it later, once, on the event loop.
+    be called with it later, once, on the event loop. `quick` gives the frame of most answers, in a fraction
+    of the time; what it leaves alone is for these two.
     """
 
     def __init__(self, settings: Settings, module: Module) -> None:
@@ -66,9 +68,20 @@ class Agent:
             request_instances=settings.request_instances,
         )
         self._inputs = inputs.InputWriter(settings.header_names, settings.header_values)
-        self._normalise = Normaliser(settings.header_names, settings.header_values == "list").event
-        # Equal results of one hook have equal answers: result bytes → (decision, answer).
+        normaliser = Normaliser(settings.header_names, settings.header_values == "list")
+        self._normalise = normaliser.event
+        # Equal results of one hook have equal answers: (result, hook, version) → (decision, answer).
         self._kept: dict[tuple[bytes, int, int], tuple[Decision, bytes]] = {}
+        # With --verbose every decision is logged, which takes Python.
+        self.quick = QuickPath(
+            normaliser,
+            Inline((), ()) if settings.verbose else self._pool.inline,
+            self,
+            self._limit_ns,
+            module.hooks,
+            (answers.allow(1), answers.allow(2)),
+            self._kept,
+        )
         self._unknown_seen: set[str] = set()
         self._overloads = 0
         self._overload_said = 0.0
@@ -85,6 +98,34 @@ class Agent:
     def pending(self) -> int:
         """Events whose answers will come by `reply`."""
         return self._pool.pending
+
+    # What `quick` leaves to Python
+
+    def guest_failed(
+        self, guest: GuestCall, hook: int, correlation_id: str, version: int, error: ModuleError
+    ) -> bytes:
+        """The answer to an event whose call has failed."""
+        try:
+            self._pool.guest_failed(guest, correlation_id, error)
+            return self._header_answer(hook, correlation_id, version, error)
+        except Exception as defect:
+            return answers.encode(self._broke(defect), version)
+
+    def result_answer(self, hook: int, correlation_id: str, version: int, result: bytes) -> bytes:
+        """The answer to an event on which the module has something to say."""
+        try:
+            return self._header_answer(hook, correlation_id, version, result)
+        except Exception as defect:
+            return answers.encode(self._broke(defect), version)
+
+    def look_after(self, guest: GuestCall, correlation_id: str) -> None:
+        """A call has returned and left something behind."""
+        try:
+            self._pool.look_after(guest, correlation_id)
+        except Exception as defect:
+            self._broke(defect)
+
+    # Events
 
     def answer_v1(self, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v1 request (agent-protocol.md, section 2); `arrived_ns` of time.monotonic_ns."""

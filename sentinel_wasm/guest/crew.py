@@ -93,7 +93,7 @@ class Crew:
     def give(self, call: Call) -> None:
         """Append a call to its worker's queue. The END of an instance that nothing waits for goes first."""
         place = call.place
-        first = call.hook == END and place.pending == 0
+        first = call.hook == END and place.guest.pending == 0
         # With less time left than a call is likely to take, it would only cost the instance.
         needs_ns = min(self._expected_ns[place.worker], self._limit_ns // 2) if call.hook >= 0 else 0
         job = Job(
@@ -110,7 +110,7 @@ class Crew:
         if call.answered is not None:
             self._calls[job] = call
             self._watch(call.deadline_ns)
-        place.pending += 1
+        place.guest.pending += 1
         self.load[place.worker] += 1
         self._workers.submit(place.worker, job, first)
 
@@ -119,7 +119,7 @@ class Crew:
         for job in self._workers.finished():
             call: Call = job.owner
             place = call.place
-            place.pending -= 1
+            place.guest.pending -= 1
             self.load[place.worker] -= 1
             self._calls.pop(job, None)
             records, dropped = job.take_output()

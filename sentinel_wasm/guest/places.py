@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from sentinel_wasm._quick import spread
 from sentinel_wasm.errors import Overload
 from sentinel_wasm.guest.instance import Instance
 
@@ -19,24 +20,20 @@ def least_busy(load: Sequence[int]) -> int:
 
 
 class Place:
-    """An instance and the worker that runs it when it does not run on the event loop.
+    """An instance and the worker that runs it when it does not run on the event loop."""
 
-    `pending`: jobs of this instance that are with the worker. It may be touched only while there are none.
-    """
-
-    __slots__ = ("expires_ns", "guest", "instance", "pending", "worker")
+    __slots__ = ("expires_ns", "guest", "instance", "worker")
 
     def __init__(self, instance: Instance, worker: int) -> None:
         self.instance = instance
         self.guest = instance.guest
         self.worker = worker
-        self.pending = 0
         self.expires_ns = 0
 
     @property
     def is_lost(self) -> bool:
         """Its instance has failed, and is not being started."""
-        return self.pending == 0 and not self.guest.usable
+        return self.guest.pending == 0 and not self.guest.usable
 
 
 class Places(Protocol):
@@ -69,40 +66,40 @@ class PooledPlaces:
 
     def __init__(self, instances: Sequence[Instance]) -> None:
         self._places = [Place(instance, worker) for worker, instance in enumerate(instances)]
-        self._pins: OrderedDict[str, tuple[Place, int]] = OrderedDict()
+        self.pins: OrderedDict[str, tuple[Place, int]] = OrderedDict()
 
     def inline(self, correlation_id: str, deadline_ns: int) -> Place:
-        if self._pins and (pin := self._pins.get(correlation_id)):
+        if self.pins and (pin := self.pins.get(correlation_id)):
             return pin[0]
-        return self._places[hash(correlation_id) % len(self._places)]
+        return self._places[spread(correlation_id, len(self._places))]
 
     def queued(self, correlation_id: str, deadline_ns: int, load: Sequence[int], *, opens: bool) -> Place:
         place = usual = self.inline(correlation_id, deadline_ns)
-        pinned = correlation_id in self._pins
+        pinned = correlation_id in self.pins
         if (opens and not pinned) or place.is_lost:
             place = min(
                 self._places, key=lambda other: (other.is_lost, load[other.worker], other is not usual)
             )
         if pinned or place is not usual:
-            self._pins[correlation_id] = place, deadline_ns + KEPT_NS
-            self._pins.move_to_end(correlation_id)
-            if len(self._pins) > PINS:
-                self._pins.popitem(last=False)
+            self.pins[correlation_id] = place, deadline_ns + KEPT_NS
+            self.pins.move_to_end(correlation_id)
+            if len(self.pins) > PINS:
+                self.pins.popitem(last=False)
         return place
 
     def forget(self, correlation_id: str) -> None:
-        self._pins.pop(correlation_id, None)
+        self.pins.pop(correlation_id, None)
 
     def expired(self, now_ns: int) -> list[Place]:
-        while self._pins and next(iter(self._pins.values()))[1] <= now_ns:
-            self._pins.popitem(last=False)
+        while self.pins and next(iter(self.pins.values()))[1] <= now_ns:
+            self.pins.popitem(last=False)
         return []
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._pins)
+        return len(self.pins)
 
 
 class RequestPlaces:
@@ -127,13 +124,13 @@ class RequestPlaces:
 
     def queued(self, correlation_id: str, deadline_ns: int, load: Sequence[int], *, opens: bool) -> Place:
         place = self.inline(correlation_id, deadline_ns)
-        if place.pending == 0:
+        if place.guest.pending == 0:
             place.worker = least_busy(load)
         return place
 
     def _end_oldest(self) -> None:
         for correlation_id, place in self._places.items():
-            if place.pending == 0:
+            if place.guest.pending == 0:
                 del self._places[correlation_id]
                 self._end(place)
                 return
@@ -146,7 +143,7 @@ class RequestPlaces:
         found = []
         while self._places:
             correlation_id, place = next(iter(self._places.items()))
-            if place.expires_ns > now_ns or place.pending:
+            if place.expires_ns > now_ns or place.guest.pending:
                 break
             found.append(self._places.pop(correlation_id))
         return found

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from sentinel_wasm._fastpath import Pace
+from sentinel_wasm._fastpath import GuestCall, Pace
+from sentinel_wasm._quick import Inline
 from sentinel_wasm._workers import END, START, Job
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError, Overload, TooLate
 from sentinel_wasm.guest import abi, inputs
@@ -43,9 +44,10 @@ LATER: Final = _Later.LATER
 class Pool:
     """Calls a module's hooks: on the event loop while the module is quick, else on `size` workers.
 
-    `call` first; where it gives LATER, `submit`. `keeps_requests`: each request has an instance of its own.
-    While `tracks_requests`, it is told of a request's end by `forget`. Everything is called on the thread of
-    the event loop that it is attached to.
+    `call` first; where it gives LATER, `submit`. While `inline` is open, its guests may be called past this
+    pool, which wants to hear what came of it by `guest_failed` and `look_after`. `keeps_requests`: each
+    request has an instance of its own. While `tracks_requests`, it is told of a request's end by `forget`.
+    Everything is called on the thread of the event loop that it is attached to.
     """
 
     def __init__(
@@ -81,11 +83,15 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._places: Places
+        self.inline = Inline((), ())
         if self.keeps_requests:
             self._places = RequestPlaces(self._make_place, self._release, request_instances)
             self._start_first(self._make()).close()
         else:
-            self._places = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
+            pooled = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
+            self._places = pooled
+            self.inline = Inline([place.guest for place in pooled], pooled.pins)
+            self._open_inline()
         self._crew = Crew(size, limits, queue_limit, self._output)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -125,7 +131,7 @@ class Pool:
             return LATER
         place = self._places.inline(correlation_id, deadline_ns)
         guest = place.guest
-        if place.pending:
+        if guest.pending:
             return LATER
         if not guest.usable:
             if not self.keeps_requests:
@@ -134,16 +140,25 @@ class Pool:
         try:
             result = guest.call(hook, data, deadline_ns, self._limit_ns)
         except GuestFault as error:
-            self._look_after(place, correlation_id)
-            self._failed(place, error)
+            self._call_failed(place, correlation_id, error)
             raise
         if guest.needs_care:
             self._look_after(place, correlation_id)
-            if guest.lost is not None:
-                self._lost(place, guest.lost)
         if self.failures.row:
             self._recovered()
         return result
+
+    def guest_failed(self, guest: GuestCall, correlation_id: str, error: ModuleError) -> None:
+        """A call that was made past this pool has failed."""
+        if isinstance(error, GuestFault):
+            self._call_failed(self._place_of(guest), correlation_id, error)
+
+    def look_after(self, guest: GuestCall, correlation_id: str) -> None:
+        """One has returned, and `needs_care` says that it left something behind."""
+        self._look_after(self._place_of(guest), correlation_id)
+
+    def _place_of(self, guest: GuestCall) -> Place:
+        return next(place for place in self._places if place.guest is guest)
 
     def submit(
         self,
@@ -190,7 +205,7 @@ class Pool:
         """The module is slow, or will be: workers run it until it has been quick for a while."""
         self._slow_at_ns = time.monotonic_ns()
         if self._inline and self._auto:
-            self._inline = False
+            self._inline = self.inline.open = False
             self.tracks_requests = True
             _log.info("worker threads run the module from now on", reason=why)
 
@@ -200,9 +215,15 @@ class Pool:
         if place is not None:
             self._release(place)
 
+    def _call_failed(self, place: Place, correlation_id: str, error: GuestFault) -> None:
+        self._look_after(place, correlation_id)
+        self._failed(place, error)
+
     def _look_after(self, place: Place, correlation_id: str) -> None:
-        """What a call on the event loop has left behind: output, or time that others wanted."""
+        """What a call on the event loop has left behind: output, a loss, or time that others wanted."""
         place.instance.log_output(correlation_id)
+        if place.guest.lost is not None:
+            self._lost(place, place.guest.lost)
         if self._pace.overran:
             self._pace.reset()
             self.leave_loop("guests held the event loop for over 2 ms")
@@ -222,7 +243,7 @@ class Pool:
         except (Overload, TooLate):
             raise
         except ModuleError as error:
-            self.failures.failed(str(error), time.monotonic_ns())
+            self._count_failure(error, time.monotonic_ns())
             raise
         if self._sweeping is None:
             self._sweep_later()
@@ -239,7 +260,7 @@ class Pool:
             check_configured(job.configured)
         except ModuleError as error:
             self._end(call.place)
-            self.failures.failed(str(error), now_ns)
+            self._count_failure(error, now_ns)
             return ModuleError(f"the module cannot be started again: {error}")
         failure = job.failure()
         if failure is not None and not job.is_sound:
@@ -260,6 +281,7 @@ class Pool:
             self._inline = True
             self.tracks_requests = self.keeps_requests
             self._pace.reset()
+            self._open_inline()
             _log.info("the event loop runs the module again", reason="no call took over 300 µs for 10 s")
 
     # Instances
@@ -287,11 +309,15 @@ class Pool:
         reason to let other requests wait for theirs.
         """
         now_ns = time.monotonic_ns()
-        self.failures.failed(str(error), now_ns, pauses=not (started and self.keeps_requests))
+        self._count_failure(error, now_ns, pauses=not (started and self.keeps_requests))
         if not self.failures.may_start(now_ns):
             self._hold(True)
         elif started and not self.keeps_requests:
             self._start_again(place)
+
+    def _count_failure(self, error: ModuleError, now_ns: int, *, pauses: bool = True) -> None:
+        self.inline.open = False
+        self.failures.failed(str(error), now_ns, pauses=pauses)
 
     def _lost(self, place: Place, error: ModuleError) -> None:
         """The result was sound, but the instance cannot be used again."""
@@ -299,8 +325,13 @@ class Pool:
         if not self.keeps_requests:
             self._start_again(place)
 
+    def _open_inline(self) -> None:
+        """Calls may pass this pool by, where nothing speaks against it."""
+        self.inline.open = self._inline and not self.keeps_requests and not self.failures.row
+
     def _recovered(self) -> None:
         self.failures.succeeded()
+        self._open_inline()
         if self._holding:
             self._hold(False)
         if not self.keeps_requests:
@@ -318,7 +349,7 @@ class Pool:
     def _end(self, place: Place) -> bool:
         """Free an instance: at once (True), but a large one is wiped by a worker."""
         guest = place.guest
-        if place.pending == 0 and guest.memory_bytes <= LARGE_BYTES:
+        if place.guest.pending == 0 and guest.memory_bytes <= LARGE_BYTES:
             guest.retire()
             return True
         if place.worker < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from sentinel_wasm._answers import answer as quick_answer
 from sentinel_wasm.errors import ResultError
 from sentinel_wasm.guest.abi import HOOKS, ON_REQUEST_COMPLETE, parse_configured, parse_result
 from sentinel_wasm.protocol import answers
@@ -27,8 +28,10 @@ def _decided(hook: int, result: bytes) -> None:
     try:
         decision = parse_result(result, hook)
     except ResultError as error:
+        assert quick_answer(result, 2) is None
         _log_and_proxy_can_take(error)
         return
+    assert quick_answer(result, 2) in (None, answers.encode(decision, 2))
     answer = answers.encode(decision, 2, chunk_index=3)
     checked = agent_response.check(answer)
     # Never a silent allow.

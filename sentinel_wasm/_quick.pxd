@@ -1,0 +1,43 @@
+"""A header event's bytes in, its answer's frame out, in one call."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t
+
+from sentinel_wasm._fastpath cimport Found, GuestCall, Normaliser
+from sentinel_wasm._json cimport Span
+
+cdef enum:
+    MOST_PAYLOAD = 65536        # a longer event is left to Python
+
+# Bytes that are written bit by bit.
+cdef struct Outgoing:
+    char* data
+    size_t used
+    size_t capacity
+
+cdef char* room(Outgoing* out, size_t more) except NULL
+cdef int append(Outgoing* out, const char* data, size_t length) except -1
+cdef void release(Outgoing* out) noexcept nogil
+
+cdef class Inline:
+    cdef readonly tuple guests
+    cdef object pinned
+    cdef public bint open
+
+    cdef GuestCall of(self, const Span* id)
+
+cdef class QuickPath:
+    cdef Normaliser normaliser
+    cdef Inline inline
+    cdef object owner
+    cdef int64_t limit_ns
+    cdef tuple hooks
+    cdef tuple allowed          # the answer where the module has nothing to say, by version
+    cdef dict kept
+    cdef char* input
+
+    cdef bint answer(self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
+    cdef bytes answer_of(self, GuestCall guest, uint32_t length, int hook, const Found* found)
+    cdef bint write_result(
+        self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out) except -1
+    cdef int write(self, bytes answer, int frame_type, const Span* id, Outgoing* out) except -1

@@ -1,0 +1,33 @@
+from collections.abc import Container, Iterable
+from typing import Protocol
+
+from sentinel_wasm._fastpath import GuestCall, Normaliser
+from sentinel_wasm.decision import Decision
+from sentinel_wasm.errors import ModuleError
+
+class Owner(Protocol):
+    def guest_failed(
+        self, guest: GuestCall, hook: int, correlation_id: str, version: int, error: ModuleError
+    ) -> bytes: ...
+    def result_answer(self, hook: int, correlation_id: str, version: int, result: bytes) -> bytes: ...
+    def look_after(self, guest: GuestCall, correlation_id: str) -> None: ...
+
+def spread(correlation_id: str, count: int) -> int: ...
+
+class Inline:
+    guests: tuple[GuestCall, ...]
+    open: bool
+    def __init__(self, guests: Iterable[GuestCall], pinned: Container[str]) -> None: ...
+
+class QuickPath:
+    def __init__(
+        self,
+        normaliser: Normaliser,
+        inline: Inline,
+        owner: Owner,
+        limit_ns: int,
+        hooks: tuple[bool, ...],
+        allowed: tuple[bytes, bytes],
+        kept: dict[tuple[bytes, int, int], tuple[Decision, bytes]],
+    ) -> None: ...
+    def answer_frame(self, frame_type: int, payload: bytes, arrived_ns: int) -> bytes | None: ...

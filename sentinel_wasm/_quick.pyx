@@ -1,0 +1,226 @@
+"""A header event's bytes in, its answer's frame out, in one call, while nothing unusual is going on.
+
+What Python does for such an event is the specification: `agent.Agent.answer_v1` and `answer_v2`.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from sentinel_wasm._answers cimport ANSWER_FRAME, MOST_ANSWER_RATIO, MOST_RESULT, write_answer
+from sentinel_wasm._fastpath cimport REQUEST_HEADERS
+from sentinel_wasm._instances cimport Outcome, fault
+from sentinel_wasm._json cimport put, puts
+
+cdef enum:
+    HEAD_V1 = 4
+    HEAD_V2 = 5
+    AGENT_RESPONSE = 0x20
+    TAIL = 3                    # an answer's bytes behind its empty `custom`
+    ID_MEMBER = 19              # what is put in there, but for the id itself
+
+    # Numbers of guest.abi.HOOKS.
+    ON_REQUEST_HEADERS = 0
+    ON_RESPONSE_HEADERS = 2
+
+
+cdef char* room(Outgoing* out, size_t more) except NULL:
+    """Room for `more` bytes behind those that are used."""
+    cdef char* larger
+    cdef size_t capacity
+    if out.capacity - out.used < more:
+        capacity = max(out.capacity * 2, out.used + more)
+        larger = <char*>realloc(out.data, capacity)
+        if larger == NULL:
+            raise MemoryError
+        out.data = larger
+        out.capacity = capacity
+    return out.data + out.used
+
+
+cdef int append(Outgoing* out, const char* data, size_t length) except -1:
+    memcpy(room(out, length), data, length)
+    out.used += length
+    return 0
+
+
+cdef void release(Outgoing* out) noexcept nogil:
+    free(out.data)
+    out.data = NULL
+    out.used = 0
+    out.capacity = 0
+
+
+cdef uint32_t hash_of(const char* data, size_t length) noexcept nogil:
+    """FNV-1a; its last step mixes the low bits, which are all that a small remainder looks at."""
+    cdef uint32_t value = 2166136261
+    cdef size_t index
+    for index in range(length):
+        value = (value ^ <uint8_t>data[index]) * 16777619
+    value ^= value >> 15
+    return value * 0x2c1b3c6d >> 12
+
+
+def spread(str correlation_id not None, int count) -> int:
+    """Which of so many instances a request has, as long as nothing else says so."""
+    cdef Py_ssize_t length
+    cdef const char* data = PyUnicode_AsUTF8AndSize(correlation_id, &length)
+    return hash_of(data, <size_t>length) % <uint32_t>count
+
+
+cdef class Inline:
+    """The guests that the event loop calls, and whether it may do so without asking Python.
+
+    `guests` are in the order of `spread`; without any, `open` must stay False. The ids in `pinned` are left
+    to Python.
+    """
+
+    def __cinit__(self, guests, pinned):
+        self.guests = tuple(guests)
+        self.pinned = pinned
+
+    cdef GuestCall of(self, const Span* id):
+        """The guest for a request that may be answered now; None: Python must."""
+        cdef GuestCall guest
+        if self.pinned and ascii(id) in self.pinned:
+            return None
+        guest = self.guests[<Py_ssize_t>(hash_of(id.at, id.length) % <uint32_t>len(self.guests))]
+        return None if guest.pending or not guest.guest.usable else guest
+
+
+cdef class QuickPath:
+    """Answers header events of one agent.
+
+    `owner` takes what is out of the ordinary, and never raises: `guest_failed(guest, hook, correlation_id,
+    version, error)` and `result_answer(hook, correlation_id, version, result)` give an answer without an id,
+    `look_after(guest, correlation_id)` follows a call that left something behind. `hooks` says which hooks
+    there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2. `kept`:
+    answers without an id, each behind its decision, by (result, hook, version).
+    """
+
+    def __cinit__(
+            self, Normaliser normaliser not None, Inline inline not None, object owner, int64_t limit_ns,
+            tuple hooks not None, tuple allowed not None, dict kept not None):
+        self.normaliser = normaliser
+        self.inline = inline
+        self.owner = owner
+        self.limit_ns = limit_ns
+        self.hooks = hooks
+        self.allowed = allowed
+        self.kept = kept
+        self.input = <char*>malloc(MOST_PAYLOAD)
+        if self.input == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.input)
+
+    def answer_frame(self, int frame_type, bytes payload not None, int64_t arrived_ns) -> bytes | None:
+        """The whole frame that answers a v2 event of this type, or a v1 request (0); None: left to Python."""
+        cdef Span span
+        cdef Outgoing out
+        span.at = PyBytes_AS_STRING(payload)
+        span.length = <size_t>PyBytes_GET_SIZE(payload)
+        out.data = NULL
+        out.used = out.capacity = 0
+        try:
+            if not self.answer(frame_type, &span, arrived_ns, &out):
+                return None
+            return PyBytes_FromStringAndSize(out.data, <Py_ssize_t>out.used)
+        finally:
+            release(&out)
+
+    cdef bint answer(
+            self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1:
+        """The same, written behind what is in `out`; False: nothing was done."""
+        cdef Found found
+        cdef Outcome outcome
+        cdef GuestCall guest
+        cdef int hook
+        if not self.inline.open or payload.length > MOST_PAYLOAD \
+                or not self.normaliser.read(frame_type, payload, &found) \
+                or found.version < 1 or found.version > 2 or found.length > MOST_PAYLOAD:
+            return False
+        hook = ON_REQUEST_HEADERS if found.kind == REQUEST_HEADERS else ON_RESPONSE_HEADERS
+        if not self.hooks[hook]:
+            self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
+            return True
+        guest = self.inline.of(&found.id)
+        if guest is None:
+            return False
+        self.normaliser.write(&found, self.input)
+        if not guest.run(hook, self.input, <uint32_t>found.length, arrived_ns, self.limit_ns, &outcome):
+            error = fault(guest.plan, &outcome, &guest.guest.host.ended, self.limit_ns)
+            self.write(
+                self.owner.guest_failed(guest, hook, ascii(&found.id), found.version, error),
+                frame_type, &found.id, out)
+            return True
+        if outcome.length == 0:
+            self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
+        elif not self.write_result(guest.guest.result, outcome.length, frame_type, &found, out):
+            self.write(self.answer_of(guest, outcome.length, hook, &found), frame_type, &found.id, out)
+        if guest.needs_care:
+            # Last: it may give the guest, and what it returned, to a worker.
+            self.owner.look_after(guest, ascii(&found.id))
+        return True
+
+    cdef bytes answer_of(self, GuestCall guest, uint32_t length, int hook, const Found* found):
+        result = PyBytes_FromStringAndSize(guest.guest.result, length)
+        kept = self.kept.get((result, hook, found.version))
+        if kept is not None:
+            return kept[1]
+        return self.owner.result_answer(hook, ascii(&found.id), found.version, result)
+
+    cdef bint write_result(
+            self, const char* result, size_t length, int frame_type, const Found* found,
+            Outgoing* out) except -1:
+        """The answer to a result that needs no Python."""
+        cdef size_t head = HEAD_V2 if frame_type else HEAD_V1
+        cdef size_t written = 0
+        cdef char* o
+        if length > MOST_RESULT:
+            return False
+        o = room(out, head + MOST_ANSWER_RATIO * length + ANSWER_FRAME + found.id.length)
+        if not write_answer(
+                result, length, found.version, &found.id if frame_type else NULL, o + head, &written):
+            return False
+        write_head(o, frame_type, written)
+        out.used += head + written
+        return True
+
+    cdef int write(self, bytes answer, int frame_type, const Span* id, Outgoing* out) except -1:
+        """A finished answer, into which v2's correlation id is put (protocol.answers)."""
+        cdef size_t length = <size_t>PyBytes_GET_SIZE(answer)
+        cdef char* o
+        if frame_type == 0:
+            o = room(out, HEAD_V1 + length)
+            memcpy(o + HEAD_V1, PyBytes_AS_STRING(answer), length)
+            write_head(o, frame_type, length)
+            out.used += HEAD_V1 + length
+            return 0
+        o = room(out, HEAD_V2 + length + id.length + ID_MEMBER)
+        o = put(o + HEAD_V2, PyBytes_AS_STRING(answer), length - TAIL)
+        o = puts(o, b'"correlation_id":"')
+        o = put(o, id.at, id.length)
+        puts(o, b'"}}}')
+        length += id.length + ID_MEMBER
+        write_head(out.data + out.used, frame_type, length)
+        out.used += HEAD_V2 + length
+        return 0
+
+
+cdef void write_head(char* o, int frame_type, size_t length) noexcept nogil:
+    """A v1 frame's length, or a v2 frame's with the type of an answer."""
+    cdef uint32_t value = <uint32_t>length + (1 if frame_type else 0)
+    o[0] = <char>(value >> 24)
+    o[1] = <char>(value >> 16)
+    o[2] = <char>(value >> 8)
+    o[3] = <char>value
+    if frame_type:
+        o[4] = AGENT_RESPONSE
+
+
+cdef str ascii(const Span* id):
+    return PyUnicode_DecodeASCII(id.at, <Py_ssize_t>id.length, NULL)

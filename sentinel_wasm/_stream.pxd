@@ -1,0 +1,32 @@
+"""A connection's bytes in and out."""
+
+from libc.stdint cimport int64_t
+
+from sentinel_wasm._fastpath cimport FrameBuffer
+from sentinel_wasm._json cimport Span
+from sentinel_wasm._quick cimport Outgoing, QuickPath
+
+cdef class Turns:
+    cdef object time
+    cdef int64_t this_ns
+    cdef int64_t before_ns
+    # When the loop was last seen to run, and when the gap began behind which this turn is; 0: behind none.
+    cdef public int64_t beat_ns
+    cdef public int64_t gap_began_ns
+
+    cdef int64_t turn(self) except -1
+    cdef int64_t v1_arrival(self) noexcept
+
+cdef class Stream:
+    cdef readonly FrameBuffer frames
+    cdef QuickPath quick
+    cdef Turns turns
+    cdef Outgoing out
+    cdef int64_t proxy_timeout_ns
+    cdef public object send         # the transport's write
+    cdef public bint shaken         # v2: the handshake is done
+    cdef public int waiting         # events that workers have
+
+    cdef bint answer_quickly(self, const Span* payload, int64_t arrived_ns) except -1
+    cpdef bint is_late(self, int64_t arrived_ns)
+    cdef int flush(self) except -1

@@ -1,0 +1,122 @@
+"""A connection's bytes in and out: what QuickPath can answer is answered here, in one write a read."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from sentinel_wasm._hostcalls cimport monotonic_ns
+from sentinel_wasm._json cimport Span
+from sentinel_wasm._quick cimport append, release
+
+from sentinel_wasm.errors import LateAnswerError, ProtocolError
+
+cdef enum:
+    GAP_NS = 45000000
+    KEPT_BYTES = 65536          # of a stream's room for answers
+
+LOOP_GAP_NS = GAP_NS
+
+
+cdef class Turns:
+    """The turns of an event loop: `time` is the loop's, which stands still during one.
+
+    An event may have waited for as long as the loop did not run: behind slow guests, while the process was
+    stopped, or because the machine had no time for it. Over v2 an answer that is late for that is no danger.
+    Over v1 it would be taken for the next request's (agent-protocol.md, section 2), so what is read first
+    after a gap counts as having arrived when it began.
+    """
+
+    def __init__(self, time) -> None:
+        self.time = time
+
+    cdef int64_t turn(self) except -1:
+        """When this turn began, of time.monotonic_ns: what it reads was there by then."""
+        cdef double seconds = self.time()
+        cdef int64_t now_ns = <int64_t>(seconds * 1000 + 0.5) * 1000000
+        if now_ns != self.this_ns:
+            self.before_ns = self.this_ns
+            self.this_ns = now_ns
+        return now_ns
+
+    cdef int64_t v1_arrival(self) noexcept:
+        """When an event that is read in this turn may have arrived, over a watched connection."""
+        cdef int64_t looked_ns = max(self.gap_began_ns if self.gap_began_ns else self.beat_ns, self.before_ns)
+        return looked_ns if self.this_ns - looked_ns > GAP_NS else self.this_ns
+
+
+cdef class Stream:
+    """The half of a connection through which every event goes; a subclass is the other half.
+
+    `send` must be set before anything is read, and `shaken` once v2's handshake is done. The subclass has
+    `on_frame(payload, arrived_ns)`, which gives the frame that answers it, or None: for ever, or (then
+    `waiting` counts it) until a worker has asked the module. It may raise ProtocolError, which comes back to
+    `on_broken`, as do the stream's own. Over v1 nothing more is read while an event waits.
+    """
+
+    def __init__(self, QuickPath quick not None, Turns turns not None, int64_t proxy_timeout_ns):
+        """`proxy_timeout_ns`: when a v1 proxy gives an event up."""
+        self.frames = FrameBuffer()
+        self.quick = quick
+        self.turns = turns
+        self.proxy_timeout_ns = proxy_timeout_ns
+
+    def __dealloc__(self):
+        release(&self.out)
+
+    def get_buffer(self, sizehint) -> FrameBuffer:
+        return self.frames
+
+    def buffer_updated(self, Py_ssize_t count) -> None:
+        self.frames.received(count)
+        self.answer_frames(self.turns.turn())
+
+    def answer_frames(self, int64_t arrived_ns) -> None:
+        """Answer every whole frame that is there; `arrived_ns` is when they came, of time.monotonic_ns."""
+        cdef Span payload
+        try:
+            while self.frames.find(&payload):
+                if self.frames.protocol == 1:
+                    arrived_ns = min(arrived_ns, self.turns.v1_arrival())
+                if self.answer_quickly(&payload, arrived_ns):
+                    self.frames.drop(&payload)
+                    continue
+                answer = self.on_frame(self.frames.next_frame(), arrived_ns)
+                if answer is not None:
+                    append(&self.out, PyBytes_AS_STRING(answer), <size_t>PyBytes_GET_SIZE(answer))
+                elif self.frames.protocol == 1 and self.waiting:
+                    break
+        except ProtocolError as error:
+            self.flush()
+            self.on_broken(error)
+            return
+        self.flush()
+
+    cdef bint answer_quickly(self, const Span* payload, int64_t arrived_ns) except -1:
+        cdef size_t before = self.out.used
+        if self.frames.protocol == 1:
+            if not self.quick.answer(0, payload, arrived_ns, &self.out):
+                return False
+            if self.is_late(arrived_ns):
+                self.out.used = before
+                raise self.too_late(arrived_ns)
+            return True
+        return self.shaken and self.frames.frame_type != 0 \
+            and self.quick.answer(self.frames.frame_type, payload, arrived_ns, &self.out)
+
+    cpdef bint is_late(self, int64_t arrived_ns):
+        """Whether a v1 proxy has given up an event that came then."""
+        return monotonic_ns() - arrived_ns > self.proxy_timeout_ns
+
+    def too_late(self, int64_t arrived_ns) -> LateAnswerError:
+        """For an answer that the proxy would take for the next request's (agent-protocol.md, section 2)."""
+        took_ms = (monotonic_ns() - arrived_ns) // 1000000
+        return LateAnswerError(
+            f"an answer took {took_ms} ms, and a v1 proxy waits {self.proxy_timeout_ns // 1000000}")
+
+    cdef int flush(self) except -1:
+        cdef bytes answers
+        if self.out.used:
+            answers = PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.used)
+            self.out.used = 0
+            if self.out.capacity > KEPT_BYTES:
+                release(&self.out)
+            self.send(answers)
+        return 0
