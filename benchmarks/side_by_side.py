@@ -87,7 +87,7 @@ def main(
             ]
             measure = Measure(directory, kinds, rounds, seconds)
             for module in dict.fromkeys(modules):
-                measure.module(module, _module(module, directory))
+                measure.module(module, module_file(module, directory))
     except ToolError as error:
         raise click.ClickException(str(error)) from None
     results = Results(
@@ -119,7 +119,7 @@ def _peer(what: str, variable: str, program: str, kind: Callable[[Path], Kind]) 
     return []
 
 
-def _module(name: str, directory: Path) -> Path:
+def module_file(name: str, directory: Path) -> Path:
     if name == "real":
         return work.EXAMPLES / "rust" / "security.wasm"
     path = directory / f"{name}.wasm"

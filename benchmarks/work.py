@@ -161,8 +161,8 @@ def whole_request(language: str, isolation: Isolation) -> Callable[[], None]:
 
     def request() -> None:
         number = next(numbers)
-        agent.answer_v2(0x10, opening[number], time.monotonic_ns(), no_reply)
-        agent.answer_v2(0x12, middle[number - UNDER_WAY], time.monotonic_ns(), no_reply)
+        for frame_type, frame in ((0x10, opening[number]), (0x12, middle[number - UNDER_WAY])):
+            assert agent.quick.answer_frame(frame_type, frame, time.monotonic_ns()) is not None
         agent.answer_v2(0x13, closing[number - UNDER_WAY], time.monotonic_ns(), no_reply)
 
     return request

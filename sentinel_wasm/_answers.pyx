@@ -48,6 +48,7 @@ def answer(bytes result not None, int version, str correlation_id=None) -> bytes
     cdef Span id
     cdef Span* named_id = NULL
     cdef size_t written = 0
+    cdef bint blocks
     cdef bytes ascii_id
     cdef bytes out
     if PyBytes_GET_SIZE(result) > MOST_RESULT:
@@ -62,18 +63,18 @@ def answer(bytes result not None, int version, str correlation_id=None) -> bytes
         + (<Py_ssize_t>id.length if named_id != NULL else 0))
     if not write_answer(
             PyBytes_AS_STRING(result), <size_t>PyBytes_GET_SIZE(result), version, named_id,
-            PyBytes_AS_STRING(out), &written):
+            PyBytes_AS_STRING(out), &written, &blocks):
         return None
     return out[:<Py_ssize_t>written]
 
 
 cdef bint write_answer(
         const char* result, size_t length, int64_t version, const Span* id, char* out,
-        size_t* written) noexcept nogil:
+        size_t* written, bint* blocks) noexcept nogil:
     """Write the answer of a result of at most MOST_RESULT bytes; False where Python must.
 
     `out` has room for MOST_ANSWER_RATIO times the result, the id, and ANSWER_FRAME. `id` is text that stands
-    in JSON as it is, NULL: without one. `version` is 1 or 2.
+    in JSON as it is, NULL: without one. `version` is 1 or 2. `blocks`: the decision is no allow.
     """
     cdef Fields fields
     cdef Cursor c
@@ -86,7 +87,8 @@ cdef bint write_answer(
     o = puts(o, b'{"version":')
     o[0] = <char>(c'0' + version)
     o = puts(o + 1, b',"decision":')
-    if named(&fields.decision, b'"allow"'):
+    blocks[0] = not named(&fields.decision, b'"allow"')
+    if not blocks[0]:
         o = puts(o, b'"allow"')
     else:
         o = puts(o, b'{"block":{"status":')

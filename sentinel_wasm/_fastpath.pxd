@@ -26,6 +26,7 @@ cdef class FrameBuffer:
     # v2: the type byte of the frame that next_frame returned last.
     cdef readonly int frame_type
 
+    cdef int grow(self, Py_ssize_t count) except -1
     cdef bint find(self, Span* payload) except -1
     cdef void drop(self, const Span* payload) noexcept nogil
     cdef int reserve(self) except -1
@@ -84,6 +85,7 @@ cdef class GuestCall:
     cdef readonly object lost
     # Jobs that a worker has for it. It may be touched elsewhere only while there are none.
     cdef public int pending
+    cdef public object place        # guest.places.Place, where the pool has it
 
     cdef bint run(
         self, int hook, const char* data, uint32_t length, int64_t arrived_ns, int64_t limit_ns,

@@ -1,3 +1,5 @@
+from typing import Any
+
 from sentinel_wasm._instances import Plan
 from sentinel_wasm.errors import ModuleError
 
@@ -23,6 +25,7 @@ class Pace:
 class GuestCall:
     needs_care: bool
     pending: int
+    place: Any
     lost: ModuleError | None
     def __init__(self, plan: Plan, pace: Pace | None = None) -> None: ...
     @property

@@ -82,9 +82,13 @@ cdef class FrameBuffer:
 
     def received(self, Py_ssize_t count) -> None:
         """The lent buffer's first `count` bytes were written."""
+        self.grow(count)
+
+    cdef int grow(self, Py_ssize_t count) except -1:
         if count < 0 or <size_t>count > self.capacity - self.end:
             raise ValueError("more bytes than the buffer has room for")
         self.end += <size_t>count
+        return 0
 
     @property
     def unread(self) -> int:

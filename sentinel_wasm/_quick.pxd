@@ -22,9 +22,10 @@ cdef void release(Outgoing* out) noexcept nogil
 cdef class Inline:
     cdef readonly tuple guests
     cdef object pinned
+    cdef object find
     cdef public bint open
 
-    cdef GuestCall of(self, const Span* id)
+    cdef GuestCall of(self, const Span* id, int64_t deadline_ns)
 
 cdef class QuickPath:
     cdef Normaliser normaliser
@@ -32,12 +33,14 @@ cdef class QuickPath:
     cdef object owner
     cdef int64_t limit_ns
     cdef tuple hooks
+    cdef int last_hook
     cdef tuple allowed          # the answer where the module has nothing to say, by version
     cdef dict kept
     cdef char* input
 
     cdef bint answer(self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
-    cdef bytes answer_of(self, GuestCall guest, uint32_t length, int hook, const Found* found)
+    cdef bytes answer_of(self, outcome, int hook, const Found* found)
     cdef bint write_result(
-        self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out) except -1
+        self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
+        bint* blocks) except -1
     cdef int write(self, bytes answer, int frame_type, const Span* id, Outgoing* out) except -1

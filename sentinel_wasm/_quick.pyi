@@ -1,4 +1,4 @@
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Protocol
 
 from sentinel_wasm._fastpath import GuestCall, Normaliser
@@ -6,18 +6,24 @@ from sentinel_wasm.decision import Decision
 from sentinel_wasm.errors import ModuleError
 
 class Owner(Protocol):
-    def guest_failed(
-        self, guest: GuestCall, hook: int, correlation_id: str, version: int, error: ModuleError
-    ) -> bytes: ...
-    def result_answer(self, hook: int, correlation_id: str, version: int, result: bytes) -> bytes: ...
+    def guest_failed(self, guest: GuestCall, correlation_id: str, error: ModuleError) -> None: ...
     def look_after(self, guest: GuestCall, correlation_id: str) -> None: ...
+    def outcome_answer(
+        self, hook: int, correlation_id: str, version: int, outcome: bytes | ModuleError
+    ) -> bytes: ...
+    def over(self, hook: int, blocks: bool, correlation_id: str) -> None: ...
 
 def spread(correlation_id: str, count: int) -> int: ...
 
 class Inline:
     guests: tuple[GuestCall, ...]
     open: bool
-    def __init__(self, guests: Iterable[GuestCall], pinned: Container[str]) -> None: ...
+    def __init__(
+        self,
+        guests: Iterable[GuestCall],
+        pinned: Container[str],
+        find: Callable[[str, int], GuestCall | None] | None = None,
+    ) -> None: ...
 
 class QuickPath:
     def __init__(

@@ -14,6 +14,8 @@ from sentinel_wasm._fastpath cimport REQUEST_HEADERS
 from sentinel_wasm._instances cimport Outcome, fault
 from sentinel_wasm._json cimport put, puts
 
+from sentinel_wasm.errors import ModuleError
+
 cdef enum:
     HEAD_V1 = 4
     HEAD_V2 = 5
@@ -24,6 +26,7 @@ cdef enum:
     # Numbers of guest.abi.HOOKS.
     ON_REQUEST_HEADERS = 0
     ON_RESPONSE_HEADERS = 2
+    ON_CONFIGURE = 5
 
 
 cdef char* room(Outgoing* out, size_t more) except NULL:
@@ -73,17 +76,20 @@ def spread(str correlation_id not None, int count) -> int:
 cdef class Inline:
     """The guests that the event loop calls, and whether it may do so without asking Python.
 
-    `guests` are in the order of `spread`; without any, `open` must stay False. The ids in `pinned` are left
-    to Python.
+    `guests` are in the order of `spread`; the ids in `pinned` are left to Python. Where each request has a
+    guest of its own, `find(correlation_id, deadline_ns)` gives that instead, or None, or raises ModuleError.
     """
 
-    def __cinit__(self, guests, pinned):
+    def __cinit__(self, guests, pinned, find=None):
         self.guests = tuple(guests)
         self.pinned = pinned
+        self.find = find
 
-    cdef GuestCall of(self, const Span* id):
+    cdef GuestCall of(self, const Span* id, int64_t deadline_ns):
         """The guest for a request that may be answered now; None: Python must."""
         cdef GuestCall guest
+        if self.find is not None:
+            return self.find(ascii(id), deadline_ns)
         if self.pinned and ascii(id) in self.pinned:
             return None
         guest = self.guests[<Py_ssize_t>(hash_of(id.at, id.length) % <uint32_t>len(self.guests))]
@@ -93,11 +99,13 @@ cdef class Inline:
 cdef class QuickPath:
     """Answers header events of one agent.
 
-    `owner` takes what is out of the ordinary, and never raises: `guest_failed(guest, hook, correlation_id,
-    version, error)` and `result_answer(hook, correlation_id, version, result)` give an answer without an id,
-    `look_after(guest, correlation_id)` follows a call that left something behind. `hooks` says which hooks
-    there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2. `kept`:
-    answers without an id, each behind its decision, by (result, hook, version).
+    `owner` takes what is out of the ordinary, and never raises: `guest_failed(guest, correlation_id, error)`
+    and `look_after(guest, correlation_id)` follow a call that failed or left something behind,
+    `outcome_answer(hook, correlation_id, version, outcome)` gives an answer without an id, and
+    `over(hook, blocks, correlation_id)` is told of answers that may be a request's last, where it has a guest
+    of its own. `hooks` says which hooks there are, `allowed` is the answer where the module has nothing to
+    say, for versions 1 and 2. `kept`: answers without an id, each behind its decision, by (result, hook,
+    version).
     """
 
     def __cinit__(
@@ -108,6 +116,7 @@ cdef class QuickPath:
         self.owner = owner
         self.limit_ns = limit_ns
         self.hooks = hooks
+        self.last_hook = max([number for number, there in enumerate(hooks[:ON_CONFIGURE]) if there])
         self.allowed = allowed
         self.kept = kept
         self.input = <char*>malloc(MOST_PAYLOAD)
@@ -139,6 +148,8 @@ cdef class QuickPath:
         cdef Outcome outcome
         cdef GuestCall guest
         cdef int hook
+        cdef bint blocks = False
+        cdef object result = None
         if not self.inline.open or payload.length > MOST_PAYLOAD \
                 or not self.normaliser.read(frame_type, payload, &found) \
                 or found.version < 1 or found.version > 2 or found.length > MOST_PAYLOAD:
@@ -147,35 +158,40 @@ cdef class QuickPath:
         if not self.hooks[hook]:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
             return True
-        guest = self.inline.of(&found.id)
+        try:
+            guest = self.inline.of(&found.id, arrived_ns + self.limit_ns)
+        except ModuleError as error:
+            self.write(self.answer_of(error, hook, &found), frame_type, &found.id, out)
+            return True
         if guest is None:
             return False
         self.normaliser.write(&found, self.input)
         if not guest.run(hook, self.input, <uint32_t>found.length, arrived_ns, self.limit_ns, &outcome):
-            error = fault(guest.plan, &outcome, &guest.guest.host.ended, self.limit_ns)
-            self.write(
-                self.owner.guest_failed(guest, hook, ascii(&found.id), found.version, error),
-                frame_type, &found.id, out)
-            return True
-        if outcome.length == 0:
+            result = fault(guest.plan, &outcome, &guest.guest.host.ended, self.limit_ns)
+            self.owner.guest_failed(guest, ascii(&found.id), result)
+        elif outcome.length == 0:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
-        elif not self.write_result(guest.guest.result, outcome.length, frame_type, &found, out):
-            self.write(self.answer_of(guest, outcome.length, hook, &found), frame_type, &found.id, out)
+        elif not self.write_result(
+                guest.guest.result, outcome.length, frame_type, &found, out, &blocks):
+            result = PyBytes_FromStringAndSize(guest.guest.result, outcome.length)
         if guest.needs_care:
-            # Last: it may give the guest, and what it returned, to a worker.
+            # What it returned has been copied: the guest may be given to a worker.
             self.owner.look_after(guest, ascii(&found.id))
+        if result is not None:
+            self.write(self.answer_of(result, hook, &found), frame_type, &found.id, out)
+        elif self.inline.find is not None and (blocks or hook == self.last_hook):
+            self.owner.over(hook, blocks, ascii(&found.id))
         return True
 
-    cdef bytes answer_of(self, GuestCall guest, uint32_t length, int hook, const Found* found):
-        result = PyBytes_FromStringAndSize(guest.guest.result, length)
-        kept = self.kept.get((result, hook, found.version))
-        if kept is not None:
+    cdef bytes answer_of(self, outcome, int hook, const Found* found):
+        kept = self.kept.get((outcome, hook, found.version))
+        if kept is not None and self.inline.find is None:
             return kept[1]
-        return self.owner.result_answer(hook, ascii(&found.id), found.version, result)
+        return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome)
 
     cdef bint write_result(
-            self, const char* result, size_t length, int frame_type, const Found* found,
-            Outgoing* out) except -1:
+            self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
+            bint* blocks) except -1:
         """The answer to a result that needs no Python."""
         cdef size_t head = HEAD_V2 if frame_type else HEAD_V1
         cdef size_t written = 0
@@ -184,7 +200,7 @@ cdef class QuickPath:
             return False
         o = room(out, head + MOST_ANSWER_RATIO * length + ANSWER_FRAME + found.id.length)
         if not write_answer(
-                result, length, found.version, &found.id if frame_type else NULL, o + head, &written):
+                result, length, found.version, &found.id if frame_type else NULL, o + head, &written, blocks):
             return False
         write_head(o, frame_type, written)
         out.used += head + written

@@ -8,13 +8,22 @@ from sentinel_wasm._quick cimport Outgoing, QuickPath
 
 cdef class Turns:
     cdef object time
+    cdef object call_soon
     cdef int64_t this_ns
     cdef int64_t before_ns
     # When the loop was last seen to run, and when the gap began behind which this turn is; 0: behind none.
     cdef public int64_t beat_ns
     cdef public int64_t gap_began_ns
 
+    cdef object look                # look_again, bound once
+    cdef int state                  # one of _stream.pyx's: ASLEEP and so on
+    cdef int64_t read_ns            # when it began to linger
+    cdef readonly int doubt         # how often in a row nothing came, at most 6
+    cdef int at_once                # how often in a row something was there already, at most 15
+    cdef int skip                   # reads that it will not linger for
+
     cdef int64_t turn(self) except -1
+    cdef int has_read(self) except -1
     cdef int64_t v1_arrival(self) noexcept
 
 cdef class Stream:
@@ -28,5 +37,6 @@ cdef class Stream:
     cdef public int waiting         # events that workers have
 
     cdef bint answer_quickly(self, const Span* payload, int64_t arrived_ns) except -1
-    cpdef bint is_late(self, int64_t arrived_ns)
+    cdef int answer_all(self, int64_t arrived_ns) except -1
+    cdef bint late(self, int64_t arrived_ns) noexcept
     cdef int flush(self) except -1

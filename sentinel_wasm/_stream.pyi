@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 
 from sentinel_wasm._fastpath import FrameBuffer
@@ -9,7 +10,9 @@ LOOP_GAP_NS: int
 class Turns:
     beat_ns: int
     gap_began_ns: int
-    def __init__(self, time: Callable[[], float]) -> None: ...
+    @property
+    def doubt(self) -> int: ...
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
 
 class Stream:
     frames: FrameBuffer

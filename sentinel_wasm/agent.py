@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -101,27 +102,34 @@ class Agent:
 
     # What `quick` leaves to Python
 
-    def guest_failed(
-        self, guest: GuestCall, hook: int, correlation_id: str, version: int, error: ModuleError
-    ) -> bytes:
-        """The answer to an event whose call has failed."""
-        try:
+    def guest_failed(self, guest: GuestCall, correlation_id: str, error: ModuleError) -> None:
+        """A call has failed; the event is answered by `outcome_answer`."""
+        with self._defects_said():
             self._pool.guest_failed(guest, correlation_id, error)
-            return self._header_answer(hook, correlation_id, version, error)
-        except Exception as defect:
-            return answers.encode(self._broke(defect), version)
-
-    def result_answer(self, hook: int, correlation_id: str, version: int, result: bytes) -> bytes:
-        """The answer to an event on which the module has something to say."""
-        try:
-            return self._header_answer(hook, correlation_id, version, result)
-        except Exception as defect:
-            return answers.encode(self._broke(defect), version)
 
     def look_after(self, guest: GuestCall, correlation_id: str) -> None:
         """A call has returned and left something behind."""
-        try:
+        with self._defects_said():
             self._pool.look_after(guest, correlation_id)
+
+    def outcome_answer(
+        self, hook: int, correlation_id: str, version: int, outcome: bytes | ModuleError
+    ) -> bytes:
+        """The answer to a failure, or to a result that takes Python."""
+        try:
+            return self._header_answer(hook, correlation_id, version, outcome)
+        except Exception as defect:
+            return answers.encode(self._broke(defect), version)
+
+    def over(self, hook: int, blocks: bool, correlation_id: str) -> None:
+        """An answer without a failure that may be the last for its request."""
+        with self._defects_said():
+            self._look_for_end(hook, correlation_id, blocks=blocks)
+
+    @contextlib.contextmanager
+    def _defects_said(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as defect:
             self._broke(defect)
 
@@ -246,7 +254,7 @@ class Agent:
                 decision = self._failed(error, hook, correlation_id)
                 answer = answers.encode(decision, version)
         if self._pool.tracks_requests and (hook >= self._last_hook or decision is not ALLOW):
-            self._look_for_end(hook, decision, correlation_id)
+            self._look_for_end(hook, correlation_id, blocks=isinstance(decision.verdict, Block | Redirect))
         if self._settings.verbose:
             self._log_decision(decision, hook, correlation_id)
         return answer
@@ -287,7 +295,8 @@ class Agent:
         if self._module.hooks[hook]:
             decision = self._decision(hook, chunk.correlation_id, outcome)
             if self._pool.tracks_requests:
-                self._look_for_end(hook, decision, chunk.correlation_id, is_last=chunk.is_last)
+                blocks = isinstance(decision.verdict, Block | Redirect)
+                self._look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
         if hook == abi.ON_RESPONSE_BODY and version == 2:
             decision = self._for_response_body(decision, chunk.data)
         return answers.encode(decision, version, chunk_index=chunk.chunk_index)
@@ -371,11 +380,9 @@ class Agent:
             return finish(error)
         return None
 
-    def _look_for_end(
-        self, hook: int, decision: Decision, correlation_id: str, *, is_last: bool = True
-    ) -> None:
+    def _look_for_end(self, hook: int, correlation_id: str, *, blocks: bool, is_last: bool = True) -> None:
         """Tell the pool when no event that the module has a hook for can follow."""
-        if hook <= abi.ON_REQUEST_BODY and isinstance(decision.verdict, Block | Redirect):
+        if hook <= abi.ON_REQUEST_BODY and blocks:
             is_over = not self._module.hooks[abi.ON_REQUEST_COMPLETE]
         else:
             is_over = hook >= self._last_hook and is_last

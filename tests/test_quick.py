@@ -101,9 +101,10 @@ def tags(frame: bytes | None) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("isolation", ["pooled", "request"])
 @pytest.mark.parametrize("kind", MODULES)
-def test_captured_events_have_the_same_frames(start: Start, kind: str) -> None:
-    quick, plain = start(MODULES[kind]), start(MODULES[kind])
+def test_captured_events_have_the_same_frames(start: Start, kind: str, isolation: str) -> None:
+    quick, plain = (start(MODULES[kind], isolation=isolation) for _ in range(2))
     for frame_type, payload in captured():
         frame = quickly(quick, frame_type, payload)
         assert frame is not None
@@ -161,13 +162,47 @@ def test_both_ways_lead_to_the_same_instance(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"verbose": True}, {"isolation": "request"}, {"dispatch": "threads"}], ids=str
+    "options",
+    [{"verbose": True}, {"dispatch": "threads"}, {"dispatch": "threads", "isolation": "request"}],
+    ids=str,
 )
 def test_what_needs_python_for_every_event_has_no_quick_path(start: Start, options: dict[str, Any]) -> None:
     asked = start(MODULES["one hook"], **options)
     assert quickly(asked, REQUEST, request()) is None
     in_python(asked, REQUEST, request())
     assert quickly(asked, REQUEST, request()) is None
+
+
+def test_each_request_has_its_own_instance_where_that_is_asked_for(start: Start) -> None:
+    both = wat.hook(wat.returns(wat.RESULT, 34), "on_response_headers")
+    asked = start(COUNTING.rstrip().removesuffix(")") + both + ")", isolation="request", request_instances=2)
+    response = b'{"correlation_id":"id-1","status":200,"headers":{}}'
+    for _ in range(3):
+        assert tags(quickly(asked, REQUEST, request())) == ["01"]
+        assert tags(quickly(asked, REQUEST, request())) == ["02"]
+        # The response's answer is the request's last.
+        assert tags(quickly(asked, RESPONSE, response)) == ["02"]
+    for number in range(5):
+        assert tags(quickly(asked, REQUEST, request(f"never-ends-{number}"))) == ["01"]
+
+
+def test_a_block_ends_a_request_that_has_its_own_instance(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = start(MODULES["both hooks"], isolation="request", request_instances=1)
+    ended: list[str] = []
+    monkeypatch.setattr(asked.agent._pool, "forget", ended.append)
+    quickly(asked, REQUEST, request("id-1"))
+    assert ended == ["id-1"]
+
+
+def test_no_room_for_another_request_is_overload(start: Start) -> None:
+    asked = start(MODULES["one hook"], isolation="request", request_instances=1)
+    busy = asked.agent._pool._places.inline("busy", time.monotonic_ns()).guest
+    busy.pending = 1  # as a worker's job counts
+    assert tags(quickly(asked, REQUEST, request()))[0] == "wasm-overload"
+    busy.pending = 0
+    assert tags(quickly(asked, REQUEST, request())) == ["a"]
 
 
 @pytest.mark.parametrize("fail_open", [False, True])

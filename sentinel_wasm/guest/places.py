@@ -27,6 +27,7 @@ class Place:
     def __init__(self, instance: Instance, worker: int) -> None:
         self.instance = instance
         self.guest = instance.guest
+        self.guest.place = self
         self.worker = worker
         self.expires_ns = 0
 

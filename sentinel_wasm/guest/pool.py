@@ -83,15 +83,15 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._places: Places
-        self.inline = Inline((), ())
         if self.keeps_requests:
             self._places = RequestPlaces(self._make_place, self._release, request_instances)
             self._start_first(self._make()).close()
+            self.inline = Inline((), (), self._free_guest)
         else:
             pooled = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
             self._places = pooled
             self.inline = Inline([place.guest for place in pooled], pooled.pins)
-            self._open_inline()
+        self._open_inline()
         self._crew = Crew(size, limits, queue_limit, self._output)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -127,38 +127,46 @@ class Pool:
         self, hook: int, data: bytes, correlation_id: str, deadline_ns: int
     ) -> bytes | Literal[_Later.LATER] | None:
         """Call a hook now; None means that it has nothing to say. Raises ModuleError."""
-        if not self._inline:
+        guest = self._free_guest(correlation_id, deadline_ns) if self._inline else None
+        if guest is None:
             return LATER
-        place = self._places.inline(correlation_id, deadline_ns)
-        guest = place.guest
-        if guest.pending:
-            return LATER
-        if not guest.usable:
-            if not self.keeps_requests:
-                return LATER
-            self._start_for_request(place, deadline_ns)
         try:
             result = guest.call(hook, data, deadline_ns, self._limit_ns)
         except GuestFault as error:
-            self._call_failed(place, correlation_id, error)
+            self.guest_failed(guest, correlation_id, error)
             raise
         if guest.needs_care:
-            self._look_after(place, correlation_id)
+            self.look_after(guest, correlation_id)
         if self.failures.row:
             self._recovered()
         return result
 
+    def _free_guest(self, correlation_id: str, deadline_ns: int) -> GuestCall | None:
+        """The request's guest, where the event loop may call it now. Raises ModuleError."""
+        guest = self._places.inline(correlation_id, deadline_ns).guest
+        if guest.pending:
+            return None
+        if not guest.usable:
+            if not self.keeps_requests:
+                return None
+            self._start_for_request(guest.place, deadline_ns)
+        return guest
+
     def guest_failed(self, guest: GuestCall, correlation_id: str, error: ModuleError) -> None:
-        """A call that was made past this pool has failed."""
+        """A call on the event loop has failed."""
         if isinstance(error, GuestFault):
-            self._call_failed(self._place_of(guest), correlation_id, error)
+            self.look_after(guest, correlation_id)
+            self._failed(guest.place, error)
 
     def look_after(self, guest: GuestCall, correlation_id: str) -> None:
-        """One has returned, and `needs_care` says that it left something behind."""
-        self._look_after(self._place_of(guest), correlation_id)
-
-    def _place_of(self, guest: GuestCall) -> Place:
-        return next(place for place in self._places if place.guest is guest)
+        """What a call on the event loop has left behind: output, a loss, or time that others wanted."""
+        place: Place = guest.place
+        place.instance.log_output(correlation_id)
+        if guest.lost is not None:
+            self._lost(place, guest.lost)
+        if self._pace.overran:
+            self._pace.reset()
+            self.leave_loop("guests held the event loop for over 2 ms")
 
     def submit(
         self,
@@ -214,19 +222,6 @@ class Pool:
         place = self._places.forget(correlation_id)
         if place is not None:
             self._release(place)
-
-    def _call_failed(self, place: Place, correlation_id: str, error: GuestFault) -> None:
-        self._look_after(place, correlation_id)
-        self._failed(place, error)
-
-    def _look_after(self, place: Place, correlation_id: str) -> None:
-        """What a call on the event loop has left behind: output, a loss, or time that others wanted."""
-        place.instance.log_output(correlation_id)
-        if place.guest.lost is not None:
-            self._lost(place, place.guest.lost)
-        if self._pace.overran:
-            self._pace.reset()
-            self.leave_loop("guests held the event loop for over 2 ms")
 
     def _check_may_start(self, now_ns: int) -> None:
         if not self.failures.may_start(now_ns):
@@ -327,7 +322,7 @@ class Pool:
 
     def _open_inline(self) -> None:
         """Calls may pass this pool by, where nothing speaks against it."""
-        self.inline.open = self._inline and not self.keeps_requests and not self.failures.row
+        self.inline.open = self._inline and not self.failures.row
 
     def _recovered(self) -> None:
         self.failures.succeeded()

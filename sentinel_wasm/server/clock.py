@@ -15,7 +15,7 @@ class LoopClock(Turns):
     """The event loop's turns; while v1 proxies are connected, a timer beats to see gaps between them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop.time)
+        super().__init__(loop)
         self._loop = loop
         self._watched: set[object] = set()
         self._timer: asyncio.TimerHandle | None = None

@@ -146,7 +146,7 @@ def start_proxy(
 
     `changes` are further replacements in the configuration; each must be there, once.
     """
-    port = _free_port()
+    port = free_port()
     configuration = kind.configuration()
     replacements = {
         "127.0.0.1:8080": f"127.0.0.1:{port}",
@@ -163,7 +163,7 @@ def start_proxy(
     return RunningProxy(kind.binary(), configuration, directory, port)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Below the range that the kernel gives to clients: none of them can take it before the proxy does."""
     while True:
         port = random.randrange(20_000, 32_000)
