@@ -41,8 +41,9 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
 
-bench: bench-ratios  ## those, then the floor, the Rust agents and ours side by side (PEER_V1_BIN, PEER_V2_BIN)
+bench: bench-ratios  ## those, then the floor, the Rust agents and ours side by side, and behind the real proxy
 	$(BIN)/python -m benchmarks.side_by_side --rounds 3 --seconds 0.5 --out build/bench
+	$(BIN)/python -m benchmarks.behind_proxy --rounds 3 --seconds 2
 
 bench-ratios: setup  ## benchmarks of fixed work, and the ratios that must hold anywhere
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name

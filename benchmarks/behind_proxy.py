@@ -19,12 +19,11 @@ import click
 from benchmarks import servers
 from benchmarks.machine import this_machine
 from benchmarks.servers import Kind, Server
-from benchmarks.side_by_side import module_file
+from benchmarks.side_by_side import PEERS, module_file, peer
 from benchmarks.tools import ToolError, build
 from tests.e2e.proxy import ZENTINEL, free_port, start_proxy
 
 CONNECTIONS = 8
-_PEER = Path(__file__).parent.parent.parent / "shared" / "bin" / "peer-zentinel-wasm-agent"
 _UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
@@ -39,21 +38,26 @@ class Load(NamedTuple):
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seconds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--module", type=click.Choice(["trivial", "real"]), default="trivial", show_default=True)
-@click.option("--peer-v2", envvar="PEER_V2_BIN", show_envvar=True, default=str(_PEER))
-def main(rounds: int, seconds: int, module: str, peer_v2: str) -> None:
+@click.option(
+    "--peer-v2", envvar="PEER_V2_BIN", show_envvar=True, default=str(PEERS / "peer-zentinel-wasm-agent")
+)
+def main(rounds: int, seconds: int, peer_v2: str) -> None:
     """wrk with 8 connections through zentinel (ZENTINEL_BIN), in turn and round after round."""
     click.echo(f"machine: {this_machine()}", err=True)
-    if shutil.which("wrk") is None:
-        raise click.ClickException("no wrk; install it: apt-get install wrk")
-    agents = (None, servers.rust_v2(Path(peer_v2).absolute()), servers.ours())
+    if shutil.which("wrk") is None or not ZENTINEL.path().is_file():
+        click.echo(
+            "nothing measured: it takes wrk (apt-get install wrk) and zentinel (ZENTINEL_BIN)", err=True
+        )
+        return
+    peers = peer("Rust v2 agent", "PEER_V2_BIN", peer_v2, servers.rust_v2)
+    agents = (None, *peers, servers.ours())
     taken: dict[str, list[Load]] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="behind-proxy") as name:
             directory = Path(name)
             with upstream(directory) as upstream_port:
                 for _, kind in itertools.product(range(rounds), agents):
-                    load = measure(kind, module_file(module, directory), directory, upstream_port, seconds)
+                    load = measure(kind, module_file("trivial", directory), directory, upstream_port, seconds)
                     taken.setdefault(kind.title if kind else "none", []).append(load)
     except ToolError as error:
         raise click.ClickException(str(error)) from None

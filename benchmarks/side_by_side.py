@@ -26,7 +26,7 @@ HEADERS = 12
 WARM_UP = 0.2  # of the time that is measured
 
 _ROOT = Path(__file__).parent.parent
-_PEERS = _ROOT.parent / "shared" / "bin"
+PEERS = _ROOT.parent / "shared" / "bin"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -51,14 +51,14 @@ _PEERS = _ROOT.parent / "shared" / "bin"
     "--peer-v1",
     envvar="PEER_V1_BIN",
     show_envvar=True,
-    default=str(_PEERS / "peer-sentinel-wasm-agent"),
+    default=str(PEERS / "peer-sentinel-wasm-agent"),
     help="The Rust agent that speaks v1; where it is missing, the run is without it.",
 )
 @click.option(
     "--peer-v2",
     envvar="PEER_V2_BIN",
     show_envvar=True,
-    default=str(_PEERS / "peer-zentinel-wasm-agent"),
+    default=str(PEERS / "peer-zentinel-wasm-agent"),
     help="The Rust agent that speaks v2 over the Unix socket WASM_UDS; the same.",
 )
 @click.option(
@@ -81,8 +81,8 @@ def main(
             directory = Path(name)
             kinds = [
                 servers.floor(build("floor", directory)),
-                *_peer("Rust v1 agent", "PEER_V1_BIN", peer_v1, servers.rust_v1),
-                *_peer("Rust v2 agent", "PEER_V2_BIN", peer_v2, servers.rust_v2),
+                *peer("Rust v1 agent", "PEER_V1_BIN", peer_v1, servers.rust_v1),
+                *peer("Rust v2 agent", "PEER_V2_BIN", peer_v2, servers.rust_v2),
                 servers.ours(),
             ]
             measure = Measure(directory, kinds, rounds, seconds)
@@ -112,7 +112,8 @@ def write(results: Results, out: Path) -> None:
         raise click.FileError(str(error.filename), str(error.strerror)) from None
 
 
-def _peer(what: str, variable: str, program: str, kind: Callable[[Path], Kind]) -> list[Kind]:
+def peer(what: str, variable: str, program: str, kind: Callable[[Path], Kind]) -> list[Kind]:
+    """The one kind of server that this program is, or none where it is missing."""
     if Path(program).is_file():
         return [kind(Path(program).absolute())]
     click.echo(f"without the {what}: there is no {program}; {variable} names its program", err=True)

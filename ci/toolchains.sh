@@ -3,7 +3,7 @@
 # AssemblyScript are rebuilt in every run. Elsewhere it says what is missing.
 set -eu
 missing=""
-for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd; do
+for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd wrk:wrk; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 [ -d "$(clang -print-runtime-dir 2>/dev/null)" ] || missing="$missing libclang-rt-dev" # the sanitizers, for ci/fuzz.sh

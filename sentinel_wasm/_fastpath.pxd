@@ -68,7 +68,7 @@ cdef class Pace:
     cdef readonly bint overran
 
     cdef void before(self, int64_t arrived_ns, int64_t now_ns) noexcept nogil
-    cdef void after(self, int64_t began_ns, int64_t slept_ns) noexcept nogil
+    cdef void after(self, int64_t began_ns, int64_t now_ns, int64_t slept_ns) noexcept nogil
 
 cdef void call_guest(
     const PlanState* plan, Guest* guest, int hook, const char* data, uint32_t length, int64_t deadline_ns,
@@ -81,6 +81,9 @@ cdef class GuestCall:
     cdef Guest guest
     # After a call that returned: there is output, a loss, or a pace to look at.
     cdef readonly bint needs_care
+    # Of the last call: when it ended, and how long that took.
+    cdef int64_t ended_ns
+    cdef int64_t took_ns
     # Why the guest cannot be used although its last result was sound: dealloc trapped after it.
     cdef readonly object lost
     # Jobs that a worker has for it. It may be touched elsewhere only while there are none.

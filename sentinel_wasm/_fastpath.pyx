@@ -642,11 +642,10 @@ cdef class Pace:
             self.sampled_cpu_ns = thread_cpu_ns()
             self.slept_ns = 0
 
-    cdef inline void after(self, int64_t began_ns, int64_t slept_ns) noexcept nogil:
-        cdef int64_t now = monotonic_ns()
+    cdef inline void after(self, int64_t began_ns, int64_t now_ns, int64_t slept_ns) noexcept nogil:
         cdef int64_t used
         self.slept_ns += slept_ns
-        if now - self.turn_ns > SLOW_NS and now - began_ns > QUICK_NS:
+        if now_ns - self.turn_ns > SLOW_NS and now_ns - began_ns > QUICK_NS:
             used = thread_cpu_ns() - self.sampled_cpu_ns + self.slept_ns
             if used - (self.began_ns - self.sampled_ns) > SLOW_NS:
                 self.overran = True
@@ -698,7 +697,7 @@ cdef class GuestCall:
             self.pace.before(deadline_ns - limit_ns, now)
         started = start_guest(&self.plan.state, &self.guest, deadline_ns, &out)
         if self.pace is not None:
-            self.pace.after(now, self.guest.host.slept_ns)
+            self.pace.after(now, monotonic_ns(), self.guest.host.slept_ns)
         if not started:
             raise fault(self.plan, &out, &self.guest.host.ended, limit_ns)
 
@@ -729,14 +728,17 @@ cdef class GuestCall:
             Outcome* out) except -1:
         """Whether the call returned: then `out.length` bytes are in `guest.result`, else `out` is a fault."""
         cdef int64_t now = monotonic_ns()
+        self.needs_care = False
         if self.lost is not None:
             self.lost = None
         if self.pace is not None:
             self.pace.before(arrived_ns, now)
         # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
         call_guest(&self.plan.state, &self.guest, hook, data, length, arrived_ns + limit_ns, now, out)
+        self.ended_ns = monotonic_ns()
+        self.took_ns = self.ended_ns - now
         if self.pace is not None:
-            self.pace.after(now, self.guest.host.slept_ns)
+            self.pace.after(now, self.ended_ns, self.guest.host.slept_ns)
         if failed(out):
             return False
         if not self.guest.usable:

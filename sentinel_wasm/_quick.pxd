@@ -37,9 +37,11 @@ cdef class QuickPath:
     cdef tuple allowed          # the answer where the module has nothing to say, by version
     cdef dict kept
     cdef char* input
+    cdef int64_t guest_ns       # that guests took since it was set to 0
+    cdef int64_t ended_ns       # when the last one returned
 
     cdef bint answer(self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
-    cdef bytes answer_of(self, outcome, int hook, const Found* found)
+    cdef bytes python_answer(self, outcome, int hook, const Found* found)
     cdef bint write_result(
         self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
         bint* blocks) except -1

@@ -62,8 +62,8 @@ cdef uint32_t hash_of(const char* data, size_t length) noexcept nogil:
     cdef size_t index
     for index in range(length):
         value = (value ^ <uint8_t>data[index]) * 16777619
-    value ^= value >> 15
-    return value * 0x2c1b3c6d >> 12
+    value = (value ^ value >> 15) * <uint32_t>0x2c1b3c6d
+    return value ^ value >> 12
 
 
 def spread(str correlation_id not None, int count) -> int:
@@ -161,7 +161,7 @@ cdef class QuickPath:
         try:
             guest = self.inline.of(&found.id, arrived_ns + self.limit_ns)
         except ModuleError as error:
-            self.write(self.answer_of(error, hook, &found), frame_type, &found.id, out)
+            self.write(self.python_answer(error, hook, &found), frame_type, &found.id, out)
             return True
         if guest is None:
             return False
@@ -174,19 +174,23 @@ cdef class QuickPath:
         elif not self.write_result(
                 guest.guest.result, outcome.length, frame_type, &found, out, &blocks):
             result = PyBytes_FromStringAndSize(guest.guest.result, outcome.length)
+        self.guest_ns += guest.took_ns
+        self.ended_ns = guest.ended_ns
         if guest.needs_care:
             # What it returned has been copied: the guest may be given to a worker.
             self.owner.look_after(guest, ascii(&found.id))
         if result is not None:
-            self.write(self.answer_of(result, hook, &found), frame_type, &found.id, out)
+            self.write(self.python_answer(result, hook, &found), frame_type, &found.id, out)
         elif self.inline.find is not None and (blocks or hook == self.last_hook):
             self.owner.over(hook, blocks, ascii(&found.id))
         return True
 
-    cdef bytes answer_of(self, outcome, int hook, const Found* found):
-        kept = self.kept.get((outcome, hook, found.version))
-        if kept is not None and self.inline.find is None:
-            return kept[1]
+    cdef bytes python_answer(self, outcome, int hook, const Found* found):
+        """The answer, without an id, to a result or an error."""
+        if self.inline.find is None and type(outcome) is bytes:
+            kept = self.kept.get((outcome, hook, found.version))
+            if kept is not None:
+                return kept[1]
         return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome)
 
     cdef bint write_result(

@@ -6,6 +6,8 @@ from sentinel_wasm._fastpath cimport FrameBuffer
 from sentinel_wasm._json cimport Span
 from sentinel_wasm._quick cimport Outgoing, QuickPath
 
+cdef class Stream
+
 cdef class Turns:
     cdef object time
     cdef object call_soon
@@ -16,12 +18,19 @@ cdef class Turns:
     cdef public int64_t gap_began_ns
 
     cdef object look                # look_again, bound once
+    cdef bint looks                 # it will be called
     cdef int state                  # one of _stream.pyx's: ASLEEP and so on
     cdef int64_t read_ns            # when it began to linger
     cdef readonly int doubt         # how often in a row nothing came, at most 6
     cdef int at_once                # how often in a row something was there already, at most 15
     cdef int skip                   # reads that it will not linger for
 
+    cdef list held                  # streams whose answers wait for the end of the turn
+    cdef int64_t held_ns            # since when
+
+    cdef int hold(self, Stream stream, int64_t now_ns) except -1
+    cdef int send_held(self) except -1
+    cdef int look_soon(self) except -1
     cdef int64_t turn(self) except -1
     cdef int has_read(self) except -1
     cdef int64_t v1_arrival(self) noexcept

@@ -11,6 +11,8 @@ from sentinel_wasm.errors import LateAnswerError, ProtocolError
 cdef enum:
     GAP_NS = 45000000
     KEPT_BYTES = 65536          # of a stream's room for answers
+    QUICK_NS = 1500             # of guests in one read: its answers are not held
+    HELD_NS = 25000
     LINGER_NS = 30000
     MOST_DOUBT = 6
     MOST_AT_ONCE = 15
@@ -26,7 +28,7 @@ LOOP_GAP_NS = GAP_NS
 
 
 cdef class Turns:
-    """The turns of an event loop: when each began, and how soon the loop sleeps after it.
+    """The turns of an event loop: when each began, what leaves at its end, how soon the loop sleeps then.
 
     An event may have waited for as long as the loop did not run: behind slow guests, while the process was
     stopped, or because the machine had no time for it. Over v2 an answer that is late for that is no danger.
@@ -34,14 +36,36 @@ cdef class Turns:
     after a gap counts as having arrived when it began.
 
     To sleep and to be woken costs more than an event, 20 µs of processor time and of waiting on a virtual
-    machine. So the loop lingers for 30 µs after a read before it sleeps, as long as that pays: each time
-    nothing came it does so for half as many reads as before, for one in 64 at last, until something comes.
+    machine; for the client too. Behind a module that takes its time it sleeps again after each answer, so the
+    answers of such a turn leave together: at its end, or when the first has waited for 25 µs. Behind a quick
+    one it does not, and they leave at once. And the loop lingers for 30 µs after a read before it sleeps, as
+    long as that pays: each time nothing came it does so for half as many reads as before, for one in 64 at
+    last, until something comes.
     """
 
     def __init__(self, loop) -> None:
         self.time = loop.time
         self.call_soon = loop.call_soon
         self.look = self.look_again
+        self.held = []
+
+    cdef int hold(self, Stream stream, int64_t now_ns) except -1:
+        """Send the stream's answers with those of others."""
+        if not self.held:
+            self.held_ns = now_ns
+            self.look_soon()
+        self.held.append(stream)
+        if now_ns - self.held_ns > HELD_NS:
+            self.send_held()
+        return 0
+
+    cdef int send_held(self) except -1:
+        """What was held leaves, in the order in which it came."""
+        cdef Stream stream
+        held, self.held = self.held, []
+        for stream in held:
+            stream.flush()
+        return 0
 
     cdef int64_t turn(self) except -1:
         """When this turn began, of time.monotonic_ns: what it reads was there by then."""
@@ -67,22 +91,33 @@ cdef class Turns:
                 self.skip -= 1
             else:
                 self.state = AWAKE
-                self.call_soon(self.look)
+                self.look_soon()
+        return 0
+
+    cdef int look_soon(self) except -1:
+        if not self.looks:
+            self.looks = True
+            self.call_soon(self.look)
         return 0
 
     def look_again(self) -> None:
-        """A callback that keeps the loop from sleeping: it polls its sockets between two of them."""
-        cdef int64_t now_ns = monotonic_ns()
+        """A turn has ended. Where this is called again, the loop polls before, and does not sleep."""
+        cdef int64_t now_ns
+        self.looks = False
+        if self.held:
+            self.send_held()
         if self.state == NEEDLESS:
             self.state = ASLEEP
+        if self.state == ASLEEP:
             return
+        now_ns = monotonic_ns()
         if self.state == AWAKE:
             self.read_ns = now_ns
             self.state = POLLED
         else:
             self.state = EMPTY
         if now_ns - self.read_ns < LINGER_NS:
-            self.call_soon(self.look)
+            self.look_soon()
         else:
             self.state = ASLEEP
             self.doubt = min(self.doubt + 1, MOST_DOUBT)
@@ -97,10 +132,11 @@ cdef class Turns:
 cdef class Stream:
     """The half of a connection through which every event goes; a subclass is the other half.
 
-    `send` must be set before anything is read, and `shaken` once v2's handshake is done. The subclass has
-    `on_frame(payload, arrived_ns)`, which gives the frame that answers it, or None: for ever, or (then
-    `waiting` counts it) until a worker has asked the module. It may raise ProtocolError, which comes back to
-    `on_broken`, as do the stream's own. Over v1 nothing more is read while an event waits.
+    `send` must be set before anything is read, and to None when the connection is lost; `shaken`, once v2's
+    handshake is done. The subclass has `on_frame(payload, arrived_ns)`, which gives the frame that answers
+    it, or None: for ever, or (then `waiting` counts it) until a worker has asked the module. It may raise
+    ProtocolError, which comes back to `on_broken`, as do the stream's own. Over v1 nothing more is read while
+    an event waits.
     """
 
     def __init__(self, QuickPath quick not None, Turns turns not None, int64_t proxy_timeout_ns):
@@ -127,6 +163,7 @@ cdef class Stream:
 
     cdef int answer_all(self, int64_t arrived_ns) except -1:
         cdef Span payload
+        self.quick.guest_ns = 0
         try:
             while self.frames.find(&payload):
                 if self.frames.protocol == 1:
@@ -143,7 +180,18 @@ cdef class Stream:
             self.flush()
             self.on_broken(error)
             return 0
-        return self.flush()
+        if self.quick.guest_ns < QUICK_NS or self.out.used == 0:
+            return self.flush()
+        return self.turns.hold(self, self.quick.ended_ns)
+
+    def write(self, bytes frame not None) -> None:
+        """Send a frame, behind the answers that are held."""
+        append(&self.out, PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
+        self.flush()
+
+    def write_held(self) -> None:
+        """Send the answers that are held, before the connection is closed."""
+        self.flush()
 
     cdef bint answer_quickly(self, const Span* payload, int64_t arrived_ns) except -1:
         cdef size_t before = self.out.used
@@ -172,7 +220,7 @@ cdef class Stream:
 
     cdef int flush(self) except -1:
         cdef bytes answers
-        if self.out.used:
+        if self.out.used and self.send is not None:
             answers = PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.used)
             self.out.used = 0
             if self.out.capacity > KEPT_BYTES:

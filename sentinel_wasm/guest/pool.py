@@ -70,7 +70,7 @@ class Pool:
         self._limit_ns = limits.event_ms * 1_000_000
         self._restart_ns = limits.restart_ms * 1_000_000
         self._auto = dispatch == "auto"
-        self._inline = dispatch != "threads"
+        self._runs_inline = dispatch != "threads"
         self._slow_at_ns = 0
         self._holding = False
         self._plan = module.plan()
@@ -127,7 +127,7 @@ class Pool:
         self, hook: int, data: bytes, correlation_id: str, deadline_ns: int
     ) -> bytes | Literal[_Later.LATER] | None:
         """Call a hook now; None means that it has nothing to say. Raises ModuleError."""
-        guest = self._free_guest(correlation_id, deadline_ns) if self._inline else None
+        guest = self._free_guest(correlation_id, deadline_ns) if self._runs_inline else None
         if guest is None:
             return LATER
         try:
@@ -212,8 +212,8 @@ class Pool:
     def leave_loop(self, why: str) -> None:
         """The module is slow, or will be: workers run it until it has been quick for a while."""
         self._slow_at_ns = time.monotonic_ns()
-        if self._inline and self._auto:
-            self._inline = self.inline.open = False
+        if self._runs_inline and self._auto:
+            self._runs_inline = self.inline.open = False
             self.tracks_requests = True
             _log.info("worker threads run the module from now on", reason=why)
 
@@ -272,8 +272,8 @@ class Pool:
         """Back to the event loop when the module has been quick for a while."""
         if job.busy_ns > QUICK_NS:
             self._slow_at_ns = now_ns
-        elif self._auto and not self._inline and now_ns - self._slow_at_ns > CALM_NS:
-            self._inline = True
+        elif self._auto and not self._runs_inline and now_ns - self._slow_at_ns > CALM_NS:
+            self._runs_inline = True
             self.tracks_requests = self.keeps_requests
             self._pace.reset()
             self._open_inline()
@@ -322,7 +322,7 @@ class Pool:
 
     def _open_inline(self) -> None:
         """Calls may pass this pool by, where nothing speaks against it."""
-        self.inline.open = self._inline and not self.failures.row
+        self.inline.open = self._runs_inline and not self.failures.row
 
     def _recovered(self) -> None:
         self.failures.succeeded()

@@ -57,6 +57,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self._clock.watch(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.send = None
         self._connections.discard(self)
         self._clock.unwatch(self)
         if self.frames.unread:
@@ -92,10 +93,11 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def send_health(self, state: int) -> None:
         """HealthStatus, to v2 proxies: 1 healthy, 2 degraded, 3 draining (agent-protocol.md, section 3)."""
         if self.shaken:
-            self.send(encode_v2(FrameType.HEALTH_STATUS, orjson.dumps({"state": state})))
+            self.write(encode_v2(FrameType.HEALTH_STATUS, orjson.dumps({"state": state})))
 
     def _close_if_drained(self) -> None:
         if self._draining and self.waiting == 0:
+            self.write_held()
             self._transport.close()
 
     def on_frame(self, payload: bytes, arrived_ns: int) -> bytes | None:
@@ -133,7 +135,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         if self.is_late(self._arrived_ns):
             self.on_broken(self.too_late(self._arrived_ns))
             return
-        self.send(encode_v1(answer))
+        self.write(encode_v1(answer))
         self._pause_or_resume()
         self._close_if_drained()
         if self.frames.unread and not self._transport.is_closing():
@@ -144,7 +146,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         answer = answers.with_correlation_id(answer, correlation_id)
-        self.send(encode_v2(FrameType.AGENT_RESPONSE, answer))
+        self.write(encode_v2(FrameType.AGENT_RESPONSE, answer))
         self._close_if_drained()
 
     def _on_v2(self, frame_type: int, payload: bytes, arrived_ns: int) -> bytes | None:
@@ -169,7 +171,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         answer, refused = handshake.respond(payload)
         answer = encode_v2(FrameType.HANDSHAKE_RESPONSE, answer)
         if refused is not None:
-            self.send(answer)
+            self.write(answer)
             raise FrameError(f"handshake refused: {refused}")
         self.shaken = True
         self._clock.unwatch(self)

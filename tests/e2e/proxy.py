@@ -43,10 +43,14 @@ class ProxyKind:
         """The configuration that docs/proxies.md shows."""
         return (_HERE / f"{self.name}.kdl").read_text()
 
+    def path(self) -> Path:
+        """Where the binary should be."""
+        given = os.environ.get(self.variable)
+        return Path(given).resolve() if given else _SHARED / self.name
+
     def binary(self) -> Path:
         """The binary; skips the test where there is none."""
-        given = os.environ.get(self.variable)
-        path = Path(given).resolve() if given else _SHARED / self.name
+        path = self.path()
         if not path.is_file():
             pytest.skip(f"no {self.name} at {path}: `make e2e` installs it, or set {self.variable}")
         return path

@@ -101,9 +101,10 @@ def exchange(text: str, reads: list[bytes], mode: int) -> Wire:
         _until(lambda: wire.closed or not wire.paused)
         if wire.closed:
             break
-        _read(connection, piece)
-    # What workers have is answered.
+        read(connection, piece)
+    # What workers have is answered, and what was held for the end of the turn leaves.
     _until(lambda: not agent.pending)
+    loop().run_until_complete(asyncio.sleep(0))
     connection.connection_lost(None)
     agent.close()
     return wire
@@ -114,7 +115,7 @@ def _until(condition: Callable[[], bool]) -> None:
         loop().run_until_complete(asyncio.sleep(0.0001))
 
 
-def _read(connection: Connection, piece: bytes) -> None:
+def read(connection: Connection, piece: bytes) -> None:
     """As uvloop does: the buffer is lent for each read, and given back before it is told."""
     while piece:
         with memoryview(connection.get_buffer(-1)) as room:

@@ -75,7 +75,7 @@ pub fn request_headers(request: RequestHeaders) -> Value {
             "reason_codes": ["SCANNER"],
         });
     }
-    if user_agent.contains("bot") {
+    if contains_any(&user_agent, &["bot"]) {
         return json!({
             "decision": "challenge",
             "challenge_type": "captcha",
@@ -95,7 +95,7 @@ pub fn request_headers(request: RequestHeaders) -> Value {
         "remove_request_headers": ["X-Debug"],
         "tags": tags,
     });
-    if matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") {
+    if matches!(&*request.method, "POST" | "PUT" | "PATCH") {
         // The decision is provisional: the body may still tell against the request.
         answer["needs_more"] = json!(true);
     }
@@ -171,9 +171,18 @@ pub fn bad_input() -> Value {
 
 /// A header that is absent and one that is empty mean the same to this filter.
 fn header<'a>(headers: &'a Headers, name: &str) -> &'a str {
-    headers.get(name).map_or("", String::as_str)
+    headers.get(name).unwrap_or_default()
 }
 
+/// In one pass, past most bytes with one look: `str::contains` prepares a search for each pattern,
+/// which takes longer than to search texts as short as these.
 fn contains_any(text: &str, patterns: &[&str]) -> bool {
-    patterns.iter().any(|pattern| text.contains(pattern))
+    let bytes = text.as_bytes();
+    let bit = |byte: &u8| 1u64 << (byte & 63);
+    let firsts = |mask, pattern: &&str| mask | pattern.as_bytes().first().map_or(0, bit);
+    let firsts = patterns.iter().fold(0, firsts);
+    bytes.iter().enumerate().any(|(at, byte)| {
+        let begins = |pattern: &&str| bytes[at..].starts_with(pattern.as_bytes());
+        firsts & bit(byte) != 0 && patterns.iter().any(begins)
+    })
 }

@@ -1,4 +1,4 @@
-"""How soon the event loop sleeps after a read: later while that pays, at once where it does not."""
+"""What leaves at the end of the event loop's turns, and how soon it sleeps then."""
 
 from __future__ import annotations
 
@@ -16,26 +16,34 @@ from sentinel_wasm.agent import Agent
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.protocol.frames import encode_v1
+from sentinel_wasm.protocol.frames import FrameReader, encode_v1
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.heap import Heap
 from sentinel_wasm.settings import Settings
 
+from .fuzz.serving import Wire, loop, read
 from .guest import wat
 
 EVENT = encode_v1(
     orjson.dumps({"version": 1, "event_type": "request_headers", "payload": request_headers("id-1")})
 )
 MOST_DOUBT = 6
+QUICK = wat.module(wat.says('{"decision":"allow"}'))
+# Some 50 µs, of a hook that may hold its answers back: over 1.5 µs on any machine, under 2 ms.
+BUSY = wat.module(
+    wat.hook(
+        "(loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))"
+        " (br_if $l (i32.lt_u (local.get $i) (i32.const 100_000)))) (i64.const 0)"
+    )
+)
 
 
 class Served:
     """A connection to an agent in this process, on a loop that does nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str = QUICK) -> None:
         self.loop = uvloop.new_event_loop()
-        text = wat.module(wat.says('{"decision":"allow"}'))
         settings = Settings(module=Path("m.wasm"), proxy_timeout_ms=60_000)
         self.agent = Agent(settings, Module(make_engine(), wat.binary(text), "m.wasm"))
         self.agent.attach(self.loop, lambda degraded: None)
@@ -102,3 +110,76 @@ def test_an_idle_loop_sleeps(served: Served) -> None:
     served.loop.run_until_complete(asyncio.sleep(0.5))
     # A loop that never slept would take all of it.
     assert time.thread_time() - before < 0.1
+
+
+@pytest.fixture
+def busy() -> Iterator[tuple[Connection, Wire]]:
+    """A connection to an agent whose module takes its time; its loop runs only where a test says so."""
+    settings = Settings(module=Path("m.wasm"), timeout_ms=10_000)
+    agent = Agent(settings, Module(make_engine(), wat.binary(BUSY), "m.wasm"))
+    agent.attach(loop(), lambda degraded: None)
+    wire = Wire(agent)
+    connection = Connection(agent, 60_000, LoopClock(loop()), Heap(loop()), set())
+    connection.connection_made(wire)
+    yield connection, wire
+    connection.connection_lost(None)
+    loop().run_until_complete(asyncio.sleep(0.01))
+    agent.close()
+
+
+def test_an_answer_that_took_long_leaves_at_the_end_of_the_turn(busy: tuple[Connection, Wire]) -> None:
+    connection, wire = busy
+    read(connection, EVENT)
+    assert wire.written == b""
+    loop().run_until_complete(asyncio.sleep(0))
+    assert answers_in(wire.written) == 1
+
+
+def test_answers_do_not_wait_for_many_others(busy: tuple[Connection, Wire]) -> None:
+    """After 25 µs they leave, whatever else the turn brings."""
+    connection, wire = busy
+    for _ in range(4):
+        read(connection, EVENT)
+    assert answers_in(wire.written) >= 2
+
+
+def test_answers_that_are_held_leave_before_the_connection_closes(busy: tuple[Connection, Wire]) -> None:
+    connection, wire = busy
+    read(connection, EVENT)
+    assert wire.written == b""
+    connection.drain()
+    assert answers_in(wire.written) == 1
+    assert wire.closed
+
+
+def test_an_error_does_not_cost_the_answers_before_it(busy: tuple[Connection, Wire]) -> None:
+    connection, wire = busy
+    read(connection, EVENT + bytes(4))
+    assert answers_in(wire.written) == 1
+    assert wire.closed
+
+
+def test_answers_that_are_held_for_a_client_that_is_gone_are_dropped(busy: tuple[Connection, Wire]) -> None:
+    connection, wire = busy
+    read(connection, EVENT)
+    connection.connection_lost(None)
+    loop().run_until_complete(asyncio.sleep(0))
+    assert wire.written == b""
+
+
+def test_frames_leave_in_order(busy: tuple[Connection, Wire]) -> None:
+    """What is written at once does not overtake what is held."""
+    connection, wire = busy
+    read(connection, EVENT)
+    connection.write(encode_v1(b"{}"))
+    assert answers_in(wire.written) == 2
+    assert wire.written.endswith(encode_v1(b"{}"))
+
+
+def answers_in(written: bytes) -> int:
+    reader, count = FrameReader(protocol=1), 0
+    reader.feed(written)
+    while reader.next_frame() is not None:
+        count += 1
+    assert reader.unread == 0
+    return count
