@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 HeaderNames = Literal["canonical", "lower", "as-is"]
 HeaderValues = Literal["joined", "list"]
@@ -34,14 +34,18 @@ def _option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One agent's settings. Option names are the fields' with dashes; the CLI is made from them."""
+    """One agent's settings. Option names are the fields' with dashes; the CLI is made from them.
+
+    `module_config` is no option: `[module.config]` of the configuration file as a JSON object's text, None
+    where the file has none.
+    """
 
     socket: Path = _option(
         "AGENT_SOCKET",
         "Unix socket to listen on.",
         default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
     )
-    module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run.")
+    module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run; required.")
     pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
     workers: int = _option(
         "WASM_WORKERS",
@@ -118,3 +122,46 @@ class Settings:
         "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",
         default=None,
     )
+    module_config: str | None = None
+
+
+class Option(NamedTuple):
+    """One option as the command line, the configuration file and its schema have it.
+
+    `kind` is bool, int, Path, or str where there are `choices`. A number is from 1 to `most`, without an end
+    where that is None.
+    """
+
+    field: str
+    name: str
+    kind: type
+    required: bool
+    default: Any
+    variable: str
+    help: str
+    choices: tuple[str, ...]
+    short: str | None
+    most: int | None
+
+
+def options() -> list[Option]:
+    """All of Settings' options, in its order; `default` is None for one that is required."""
+    hints = get_type_hints(Settings)
+    return [
+        Option(
+            field.name,
+            field.name.replace("_", "-"),
+            _kind(hints[field.name]),
+            field.default is MISSING,
+            None if field.default is MISSING else field.default,
+            **field.metadata,
+        )
+        for field in fields(Settings)
+        if field.metadata
+    ]
+
+
+def _kind(hint: Any) -> type:
+    if hint in (Path, Path | None):
+        return Path
+    return str if get_args(hint) else hint
