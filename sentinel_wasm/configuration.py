@@ -139,7 +139,7 @@ def _is_good(option: Option, value: Any) -> bool:
     if option.kind is Path:
         return type(value) is str and value != "" and "\0" not in value
     if option.kind is int:
-        return type(value) is int and 1 <= value <= (option.most or value)
+        return type(value) is int and 1 <= value <= (option.most or 0)
     return type(value) is bool
 
 
@@ -149,7 +149,7 @@ def _expected(option: Option) -> str:
     if option.kind is Path:
         return "a path in quotes"
     if option.kind is int:
-        return f"a whole number from 1 to {option.most}" if option.most else "a whole number from 1"
+        return f"a whole number from 1 to {option.most}"
     return "true or false"
 
 

@@ -84,11 +84,13 @@ class Settings:
         "WASM_PROXY_TIMEOUT_MS",
         "The proxy's timeout-ms: a v1 connection closes instead of answering an event later.",
         default=50,
+        most=3_600_000,
     )
     timeout_ms: int = _option(
         "WASM_TIMEOUT_MS",
         "From an event's arrival to its answer (ms); the module is interrupted then. Proxies give up at 50.",
         default=40,
+        most=3_600_000,
     )
     dispatch: Dispatch = _option(
         "WASM_DISPATCH",
@@ -100,6 +102,7 @@ class Settings:
         "WASM_QUEUE_LIMIT",
         "With worker threads: events that may wait; more are answered at once, tagged wasm-overload.",
         default=1024,
+        most=1_000_000,
     )
     isolation: Isolation = _option(
         "WASM_ISOLATION",
@@ -115,7 +118,7 @@ class Settings:
     )
     memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64, most=4096)
     max_module_size: int = _option(
-        "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64
+        "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64, most=4096
     )
     cache_dir: Path | None = _option(
         "WASM_CACHE_DIR",
@@ -128,8 +131,7 @@ class Settings:
 class Option(NamedTuple):
     """One option as the command line, the configuration file and its schema have it.
 
-    `kind` is bool, int, Path, or str where there are `choices`. A number is from 1 to `most`, without an end
-    where that is None.
+    `kind` is bool, int, Path, or str where there are `choices`. A number is from 1 to `most`.
     """
 
     field: str

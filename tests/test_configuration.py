@@ -147,7 +147,7 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
         ("pool-size = true", "agent.toml:1: pool-size is true, expected a whole number from 1 to 256"),
         ("pool-size = 8.0", "agent.toml:1: pool-size is 8.0, expected a whole number from 1 to 256"),
         ("pool-size = inf", "agent.toml:1: pool-size is inf, expected a whole number from 1 to 256"),
-        ("queue-limit = -1", "agent.toml:1: queue-limit is -1, expected a whole number from 1"),
+        ("queue-limit = -1", "agent.toml:1: queue-limit is -1, expected a whole number from 1 to 1000000"),
         (
             "pool-size = 2026-01-01",
             "agent.toml:1: pool-size is a date, expected a whole number from 1 to 256",
@@ -275,7 +275,8 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
     if option.kind is bool:
         return st.booleans()
     if option.kind is int:
-        return st.integers(1, option.most or 2**40)
+        assert option.most is not None
+        return st.integers(1, option.most)
     return st.from_regex(r"/[a-zé \"'\\#=\x7f]{0,9}[a-z]", fullmatch=True).map(Path)
 
 

@@ -40,9 +40,7 @@ def _property(option: Option) -> dict[str, Any]:
     elif option.kind is bool:
         made["type"] = "boolean"
     elif option.kind is int:
-        made |= {"type": "integer", "minimum": 1}
-        if option.most:
-            made["maximum"] = option.most
+        made |= {"type": "integer", "minimum": 1, "maximum": option.most}
     else:
         made |= {"type": "string", "pattern": r"^[^\u0000]+$"}
     if option.default is not None:
