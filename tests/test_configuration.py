@@ -193,11 +193,6 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
             "[module.config]\n" + ".".join("a" * 99) + " = 1",
             "agent.toml:2: [module.config] is nested too deeply",
         ),
-        ("a = 1\nb\n", "agent.toml:2: not TOML: Expected '=' after a key in a key/value pair"),
-        ("a = 1\na = 2\n", "agent.toml:2: not TOML: Cannot overwrite a value"),
-        ("module = 'm'\n[module]", "agent.toml:2: not TOML: Cannot overwrite a value"),
-        ("a = 1\n\nb = [1,", "agent.toml:3: not TOML: Invalid value"),
-        ("a = '''\n\n", "agent.toml:2: not TOML: Expected \"'''\""),
         (b"a = 1\nb = '\xff'", "agent.toml:2: not UTF-8"),
         ("a = " + "[" * 100_000, "agent.toml: nested too deeply"),
         ("#" * (1024 * 1024 + 1), "agent.toml: longer than 1048576 bytes"),
@@ -209,6 +204,24 @@ def test_a_mistake_is_said_with_its_line_and_what_is_right(
     with pytest.raises(ConfigurationError) as caught:
         read(text)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a = 1\nb\n", 2),
+        ("a = 1\na = 2\n", 2),
+        ("module = 'm'\n[module]", 2),
+        ("a = 1\n\nb = [1,", 3),
+        ("a = '''\n\n", 2),
+        ("\n\npath = C:\\x", 3),
+    ],
+)
+def test_what_is_not_toml_is_said_with_its_line(here: Path, text: str, line: int) -> None:
+    """The reason is tomllib's, which says the line in its own way."""
+    with pytest.raises(ConfigurationError, match=rf"^agent\.toml:{line}: not TOML: [A-Z]") as caught:
+        read(text)
+    assert "(at" not in str(caught.value)
 
 
 def test_a_number_that_is_too_long_for_python_is_no_traceback(here: Path) -> None:

@@ -108,7 +108,7 @@ def command() -> click.Command:
                 is_eager=True,
                 callback=_read,
                 expose_value=False,
-                help="A TOML file with any of these options; flags and variables go before it.",
+                help="A TOML file with any of these options; flags and variables win over it.",
             ),
             *map(_option, options()),
             click.Option(
