@@ -67,6 +67,7 @@ class Agent:
             isolation=settings.isolation,
             queue_limit=settings.queue_limit,
             request_instances=settings.request_instances,
+            config=orjson.loads(settings.module_config) if settings.module_config else None,
         )
         self._inputs = inputs.InputWriter(settings.header_names, settings.header_values)
         normaliser = Normaliser(settings.header_names, settings.header_values == "list")

@@ -2,6 +2,7 @@
 
 SentinelWasmError
 ├── UserError           the person who starts the agent can mend it; the CLI prints it as one line
+│   ├── ConfigurationError  the configuration file cannot be used; exit status 2 instead of 1
 │   ├── ModuleLoadError     the .wasm file cannot be used
 │   └── SocketError         the socket path cannot be used
 ├── ModuleError         the module failed on one event: answered by the fail-open rule
@@ -22,6 +23,10 @@ class SentinelWasmError(Exception):
 
 class UserError(SentinelWasmError):
     """A mistake in options, paths or files; the message says what to do."""
+
+
+class ConfigurationError(UserError):
+    """The configuration file cannot be read, or something in it is wrong; the message has file and line."""
 
 
 class ModuleLoadError(UserError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 HeaderNames = Literal["canonical", "lower", "as-is"]
 HeaderValues = Literal["joined", "list"]
@@ -34,14 +34,18 @@ def _option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One agent's settings. Option names are the fields' with dashes; the CLI is made from them."""
+    """One agent's settings. Option names are the fields' with dashes; the CLI is made from them.
+
+    `module_config` is no option: `[module.config]` of the configuration file as a JSON object's text, None
+    where the file has none.
+    """
 
     socket: Path = _option(
         "AGENT_SOCKET",
         "Unix socket to listen on.",
         default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
     )
-    module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run.")
+    module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run; required.")
     pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
     workers: int = _option(
         "WASM_WORKERS",
@@ -80,11 +84,13 @@ class Settings:
         "WASM_PROXY_TIMEOUT_MS",
         "The proxy's timeout-ms: a v1 connection closes instead of answering an event later.",
         default=50,
+        most=3_600_000,
     )
     timeout_ms: int = _option(
         "WASM_TIMEOUT_MS",
         "From an event's arrival to its answer (ms); the module is interrupted then. Proxies give up at 50.",
         default=40,
+        most=3_600_000,
     )
     dispatch: Dispatch = _option(
         "WASM_DISPATCH",
@@ -96,6 +102,7 @@ class Settings:
         "WASM_QUEUE_LIMIT",
         "With worker threads: events that may wait; more are answered at once, tagged wasm-overload.",
         default=1024,
+        most=1_000_000,
     )
     isolation: Isolation = _option(
         "WASM_ISOLATION",
@@ -111,10 +118,52 @@ class Settings:
     )
     memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64, most=4096)
     max_module_size: int = _option(
-        "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64
+        "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64, most=4096
     )
     cache_dir: Path | None = _option(
         "WASM_CACHE_DIR",
         "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",
         default=None,
     )
+    module_config: str | None = None
+
+
+class Option(NamedTuple):
+    """One option as the command line, the configuration file and its schema have it.
+
+    `kind` is bool, int, Path, or str where there are `choices`. A number is from 1 to `most`.
+    """
+
+    field: str
+    name: str
+    kind: type
+    required: bool
+    default: Any
+    variable: str
+    help: str
+    choices: tuple[str, ...]
+    short: str | None
+    most: int | None
+
+
+def options() -> list[Option]:
+    """All of Settings' options, in its order; `default` is None for one that is required."""
+    hints = get_type_hints(Settings)
+    return [
+        Option(
+            field.name,
+            field.name.replace("_", "-"),
+            _kind(hints[field.name]),
+            field.default is MISSING,
+            None if field.default is MISSING else field.default,
+            **field.metadata,
+        )
+        for field in fields(Settings)
+        if field.metadata
+    ]
+
+
+def _kind(hint: Any) -> type:
+    if hint in (Path, Path | None):
+        return Path
+    return str if get_args(hint) else hint

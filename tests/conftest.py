@@ -31,11 +31,12 @@ class RunningAgent:
     def __init__(
         self,
         directory: Path,
-        module: Path,
+        module: Path | None,
         *options: str,
         environment: dict[str, str] | None = None,
         socket: Path | None = None,
     ):
+        """Without `module`, the options or a file say which."""
         self.socket = socket or directory / "agent.sock"
         self.log_path = directory / "agent.log"
         with self.log_path.open("wb") as log:
@@ -46,8 +47,7 @@ class RunningAgent:
                     "sentinel_wasm.cli.agent",
                     "--socket",
                     str(self.socket),
-                    "--module",
-                    str(module),
+                    *(["--module", str(module)] if module else []),
                     *options,
                 ],
                 stderr=log,
@@ -132,7 +132,10 @@ def agents(factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
     started: list[RunningAgent] = []
 
     def start(
-        module: Path, *options: str, environment: dict[str, str] | None = None, socket: Path | None = None
+        module: Path | None,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        socket: Path | None = None,
     ) -> RunningAgent:
         # Short: a Unix socket's path has at most 107 bytes.
         directory = factory.mktemp("a")

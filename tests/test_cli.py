@@ -90,6 +90,7 @@ def test_an_option_beats_its_variable(start_agent: StartAgent, build_wat: BuildW
         ((), ["--module", "WASM_MODULE"]),
         (("--module", "m.wasm", "--pool-size", "0"), ["--pool-size", "0"]),
         (("--module", "m.wasm", "--pool-size", "many"), ["--pool-size", "many"]),
+        (("--module", "m.wasm", "--timeout-ms", "99999999999999"), ["--timeout-ms", "3600000"]),
         (("--module", "m.wasm", "--header-names", "upper"), ["canonical", "lower", "as-is"]),
         (("--module", "m.wasm", "--nonsense"), ["--nonsense"]),
         (("--module", "m.wasm", "left", "over"), ["left"]),

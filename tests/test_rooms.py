@@ -17,6 +17,8 @@ ROOMS = [
     {""},
     {"errors"},
     {"settings"},
+    {"toml"},
+    {"configuration"},
     {"decision"},
     {"logs", "base64", "_strings"},
     {"protocol"},

@@ -1,18 +1,21 @@
-"""`sentinel-wasm-agent`: options and environment to Settings, and run."""
+"""`sentinel-wasm-agent`: options, environment and configuration file to Settings, and run."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 import click
+import orjson
+from click.core import ParameterSource
 
 from sentinel_wasm import __version__, logs
-from sentinel_wasm.errors import UserError
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.cli import shown
+from sentinel_wasm.configuration import Configuration
+from sentinel_wasm.errors import ConfigurationError, UserError
+from sentinel_wasm.settings import Option, Settings, options
 
 PROGRAM = "sentinel-wasm-agent"
 _SHOWN = 2000  # characters of a message
@@ -27,53 +30,91 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
-def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
-    """A click option of one setting: its name, type, default and text are said in Settings only."""
-    dashed = field.name.replace("_", "-")
-    meta = field.metadata
-    required = field.default is dataclasses.MISSING
-    names = [f"--{dashed}/--no-{dashed}" if field.default is True else f"--{dashed}"]
-    if meta["short"]:
-        names.append(f"-{meta['short']}")
+def _option(option: Option) -> click.Option:
+    """A click option of one setting: its name, type, default and text are said in Settings only.
+
+    That a module is required is for `_run` to say: --print-config is also for who looks for it.
+    """
+    is_flag = option.kind is bool
+    names = [f"--{option.name}/--no-{option.name}" if is_flag else f"--{option.name}"]
+    if option.short:
+        names.append(f"-{option.short}")
     choice = {
         bool: None,
-        int: click.IntRange(min=1, max=meta["most"]),
+        int: click.IntRange(min=1, max=option.most),
         Path: _Path(path_type=Path),
-        Path | None: _Path(path_type=Path),
     }
     return click.Option(
         names,
-        type=click.Choice(meta["choices"]) if meta["choices"] else choice[kind],
-        is_flag=kind is bool,
-        **({"required": True} if required else {"default": field.default}),
-        envvar=meta["variable"],
+        type=click.Choice(option.choices) if option.choices else choice[option.kind],
+        is_flag=is_flag,
+        default=option.default,
+        envvar=option.variable,
         show_envvar=True,
-        show_default=not required,
-        help=meta["help"],
+        show_default=not option.required,
+        help=option.help,
     )
 
 
-def _run(**values: Any) -> None:
-    settings = Settings(**values)
+def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """What the file says becomes the options' defaults, before they are looked at."""
+    if path is not None:
+        context.obj = file = Configuration(path)
+        context.default_map = file.values
+
+
+def _run(*, print_config: bool, **values: Any) -> None:
+    context = click.get_current_context()
+    file: Configuration | None = context.obj
+    if print_config:
+        origins = {option.field: _origin(context, option) for option in options()}
+        click.echo(shown.as_toml(values, origins, file).encode(), nl=False)
+        return
+    for option in options():
+        if option.required and values[option.field] is None:
+            there = f"{option.name} in {file or 'the file of --config'}"
+            raise click.UsageError(f"Missing option '--{option.name}', {option.variable} or {there}.")
+    config = file.module_config if file else None
+    settings = Settings(**values, module_config=None if config is None else orjson.dumps(config).decode())
     if settings.workers > 1:
         from sentinel_wasm.server.supervisor import run
     else:
         from sentinel_wasm.server.run import run  # loads wasmtime: not for --help, nor for a supervisor
     logs.configure()
-    source = click.get_current_context().get_parameter_source("header_names")
-    given = source is not None and source is not click.core.ParameterSource.DEFAULT
+    given = context.get_parameter_source("header_names") is not ParameterSource.DEFAULT
     run(settings, header_names_given=given)
 
 
+def _origin(context: click.Context, option: Option) -> str:
+    source = context.get_parameter_source(option.field)
+    if source is ParameterSource.COMMANDLINE:
+        return "flag"
+    if source is ParameterSource.ENVIRONMENT:
+        return f"environment variable {option.variable}"
+    file: Configuration | None = context.obj
+    return file.origins.get(option.field, "default") if file else "default"
+
+
 def command() -> click.Command:
-    kinds = get_type_hints(Settings)
-    parameters: list[click.Parameter] = [
-        _option(field, kinds[field.name]) for field in dataclasses.fields(Settings)
-    ]
     made = click.Command(
         PROGRAM,
         callback=_run,
-        params=parameters,
+        params=[
+            click.Option(
+                ["--config"],
+                type=_Path(path_type=Path),
+                envvar="WASM_CONFIG",
+                show_envvar=True,
+                is_eager=True,
+                callback=_read,
+                expose_value=False,
+                help="A TOML file with any of these options; flags and variables win over it.",
+            ),
+            *map(_option, options()),
+            click.Option(
+                ["--print-config"], is_flag=True, help="Show each option's value and origin, and exit."
+            ),
+        ],
         help="Answer a Sentinel or Zentinel proxy's events with what a WebAssembly module decides.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -81,11 +122,13 @@ def command() -> click.Command:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exit status 0; 2 for a mistake in the options, 1 for a module or socket that cannot be used."""
+    """Exit status 0; 2 for a mistake in the options or their file, 1 for an unusable module or socket."""
     try:
         status = command().main(arguments, PROGRAM, standalone_mode=False)
     except click.UsageError as error:
         _fail(f"{error.format_message()} (see {PROGRAM} --help)", 2)
+    except ConfigurationError as error:
+        _fail(str(error), 2)
     except (UserError, ImportError) as error:
         _fail(str(error), 1)
     sys.exit(status)

@@ -60,8 +60,13 @@ class Pool:
         isolation: Isolation = "pooled",
         queue_limit: int = 1024,
         request_instances: int = 256,
+        config: Any = None,
     ) -> None:
-        """Raises ModuleLoadError where an instance cannot be started or refuses the empty configuration."""
+        """`config` (as JSON has it) is what every instance starts with, until `configure` gives another.
+
+        Raises ModuleLoadError where an instance cannot be started or refuses it, and EventError where it is
+        nested too deeply.
+        """
         self.module = module
         self.failures = Failures()
         self.keeps_requests = isolation == "request"
@@ -77,7 +82,7 @@ class Pool:
         self._pace = Pace()
         self._output = GuestOutput()
         # None where the module has no `on_configure`.
-        self._config = inputs.configure(None) if module.hooks[abi.ON_CONFIGURE] else None
+        self._config = inputs.configure(config) if module.hooks[abi.ON_CONFIGURE] else None
         self._change: _Change | None = None
         self._ended: list[Place] = []
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -7,6 +7,7 @@ without having read everything, libuv gives the socket up instead of calling its
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 from typing import NamedTuple
@@ -18,8 +19,6 @@ READY = b"r"
 FAILED = b"!"
 TAKEN = b"t"
 CLOSED = b"c"
-
-_MOST_BYTES = 65_536
 
 
 class Start(NamedTuple):
@@ -43,13 +42,23 @@ def orders() -> tuple[socket.socket, socket.socket]:
 
 
 def send_start(end: socket.socket, start: Start) -> None:
-    end.send(pickle.dumps(start))
+    """Raises OSError where no descriptor is left for it."""
+    # In a file without a name: a module's configuration may be larger than a message.
+    with os.fdopen(os.memfd_create("start"), "wb") as file:
+        pickle.dump(start, file)
+        file.flush()
+        socket.send_fds(end, [b"s"], [file.fileno()])
 
 
 def receive_start(end: socket.socket) -> Start:
     """Raises EOFError where the supervisor is gone."""
-    # From the process that started this one, which nobody else can write to.
-    start: Start = pickle.loads(end.recv(_MOST_BYTES))  # noqa: S301
+    data, descriptors, _, _ = socket.recv_fds(end, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        raise EOFError
+    with os.fdopen(descriptors[0], "rb") as file:
+        file.seek(0)
+        # From the process that started this one, which nobody else can write to.
+        start: Start = pickle.load(file)  # noqa: S301
     return start
 
 

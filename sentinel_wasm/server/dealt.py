@@ -30,9 +30,12 @@ def serve(
     orders: socket.socket, reports_fd: int, start: channel.Start, give_up: Callable[[str], None]
 ) -> None:
     """Serve until the orders end. Raises UserError; `give_up` as for `started_agent`."""
-    # One warning about the module is enough.
-    quiet = start.header_names_given or start.worker > 1
-    with started_agent(start.settings, header_names_given=quiet, give_up=give_up) as (agent, module):
+    with started_agent(
+        start.settings,
+        header_names_given=start.header_names_given,
+        give_up=give_up,
+        warns=start.worker == 1,  # the others have the same module
+    ) as (agent, module):
         uvloop.run(_serve(orders, reports_fd, start.settings, agent, module))
 
 

@@ -47,29 +47,39 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
 @contextlib.contextmanager
 def started_agent(
-    settings: Settings, *, header_names_given: bool, give_up: Callable[[str], None]
+    settings: Settings, *, header_names_given: bool, give_up: Callable[[str], None], warns: bool = True
 ) -> Iterator[tuple[Agent, Module]]:
     """The module with its instances, closed at the end. Raises UserError.
 
-    `give_up` says in another thread why the process is about to end.
+    `give_up` says in another thread why the process is about to end. `warns`: the log says what about the
+    module seems wrong.
     """
     with _compile_limit(settings.module, give_up):
         engine = make_engine(_instances(settings), settings.memory_limit * MIB)
         module = Module.load(
             engine, settings.module, settings.max_module_size * MIB, Cache(settings.cache_dir)
         )
-    if module.looks_up_lower_case and not header_names_given:
-        _log.warning(
-            "the module seems to look up header names in lower case, but gets them as User-Agent;"
-            " start with --header-names lower if its rules do not match",
-            module=str(settings.module),
-        )
+    if warns:
+        _warn(settings, module, header_names_given=header_names_given)
     agent = Agent(settings, module)
     try:
         yield agent, module
     finally:
         agent.close()
     _log.info("stopped", threads=live_threads(), instances=live_stores())
+
+
+def _warn(settings: Settings, module: Module, *, header_names_given: bool) -> None:
+    if module.looks_up_lower_case and not header_names_given:
+        _log.warning(
+            "the module seems to look up header names in lower case, but gets them as User-Agent;"
+            " start with --header-names lower if its rules do not match",
+            module=str(settings.module),
+        )
+    if settings.module_config is not None and not module.hooks[abi.ON_CONFIGURE]:
+        _log.warning(
+            "the module has no on_configure: [module.config] is not looked at", module=str(settings.module)
+        )
 
 
 def _instances(settings: Settings) -> int:

@@ -1,0 +1,56 @@
+"""`python -m sentinel_wasm.cli.schema`: the JSON Schema of the configuration file, made from Settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sentinel_wasm.settings import Option, options
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema() -> dict[str, Any]:
+    properties = {option.name: _property(option) for option in options()}
+    path = properties["module"]
+    description = path.pop("description")
+    table = {
+        "type": "object",
+        "properties": {
+            "path": path,
+            "config": {"type": "object", "description": "What the module's on_configure gets."},
+        },
+        "additionalProperties": False,
+    }
+    properties["module"] = {"description": description, "anyOf": [path, table]}
+    return {
+        "$schema": _DIALECT,
+        "title": "Configuration file of sentinel-wasm-agent",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _property(option: Option) -> dict[str, Any]:
+    made: dict[str, Any] = {"description": option.help}
+    if option.choices:
+        made["enum"] = list(option.choices)
+    elif option.kind is bool:
+        made["type"] = "boolean"
+    elif option.kind is int:
+        made |= {"type": "integer", "minimum": 1, "maximum": option.most}
+    else:
+        made |= {"type": "string", "pattern": r"^[^\u0000]+$"}
+    if option.default is not None:
+        made["default"] = str(option.default) if isinstance(option.default, Path) else option.default
+    return made
+
+
+def main() -> None:
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The configuration file, read and checked against Settings: a mistake is one line that says where it is."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sentinel_wasm import toml
+from sentinel_wasm.errors import ConfigurationError
+from sentinel_wasm.settings import Option, options
+
+_MOST_BYTES = 1024 * 1024
+_DEEPEST = 100  # levels of [module.config]: orjson goes to 254
+_SHOWN = 60  # characters of a value
+_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_OPTIONS = {option.name: option for option in options()}
+_MODULE_KEYS = ("path", "config")
+
+
+class Configuration:
+    """What a file says.
+
+    `values` and `origins` (`agent.toml:7`) are by the fields of Settings, for the options that the file has;
+    its paths begin at its own directory. `module_config` is `[module.config]`, None where there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigurationError."""
+        self._path = path
+        text = _read(path)
+        document = _parse(path, text)
+        self._lines = toml.lines(text)
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self.module_config: dict[str, Any] | None = None
+        for name, value in document.items():
+            if name == "module" and isinstance(value, dict):
+                self._take_module(value)
+            elif name in _OPTIONS:
+                self._take(_OPTIONS[name], value, name)
+            else:
+                raise self._unknown((name,), _OPTIONS)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def place(self, *keys: str | int) -> str:
+        """`agent.toml:7`, where a key stands, or the innermost one around it whose line is known."""
+        while keys and keys not in self._lines:
+            keys = keys[:-1]
+        return f"{self._path}:{self._lines[keys]}" if keys else str(self._path)
+
+    def _take_module(self, table: dict[str, Any]) -> None:
+        for name, value in table.items():
+            if name == "path":
+                self._take(_OPTIONS["module"], value, "module", name)
+            elif name != "config":
+                raise self._unknown(("module", name), _MODULE_KEYS)
+            elif not isinstance(value, dict):
+                raise self._wrong(("module", name), value, "a table")
+            else:
+                self._check_free(("module", name), value)
+                self.module_config = value
+
+    def _take(self, option: Option, value: Any, *keys: str) -> None:
+        if not _is_good(option, value):
+            expected = _expected(option)
+            raise self._wrong(keys, value, f"{expected} or a table" if keys == ("module",) else expected)
+        is_path = option.kind is Path
+        self.values[option.field] = self._path.absolute().parent / value if is_path else value
+        self.origins[option.field] = self.place(*keys)
+
+    def _check_free(self, keys: toml.Keys, value: Any) -> None:
+        """What the guest gets must be JSON, and such that the agent can write it."""
+        if len(keys) > _DEEPEST:
+            raise ConfigurationError(f"{self.place(*keys)}: [module.config] is nested too deeply")
+        if isinstance(value, dict | list):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                self._check_free((*keys, key), item)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise self._wrong(keys, value, "a finite number: JSON has no other")
+        elif isinstance(value, int) and value.bit_length() > 63:
+            raise self._wrong(keys, value, "a smaller one")
+        elif not isinstance(value, str | int | float):
+            raise self._wrong(keys, value, "a string: JSON has no dates")
+
+    def _wrong(self, keys: toml.Keys, value: Any, expected: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.place(*keys)}: {_dotted(keys)} is {_shown(value)}, expected {expected}"
+        )
+
+    def _unknown(self, keys: tuple[str, ...], known: Iterable[str]) -> ConfigurationError:
+        *tables, name = keys
+        near = difflib.get_close_matches(name.replace("_", "-").lower(), known, 1)
+        if tables and name in _OPTIONS:
+            hint = f"did you mean {name}, above [{_dotted(tables)}]?"
+        elif near:
+            hint = f"did you mean {_dotted((*tables, *near))}?"
+        else:
+            hint = f"expected one of {', '.join(_dotted((*tables, key)) for key in known)}"
+        return ConfigurationError(f"{self.place(*keys)}: unknown key {_shown(_dotted(keys))}, {hint}")
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise ConfigurationError(f"{path}: longer than {_MOST_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return toml.loads(text)
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        # A TOMLDecodeError says its line in its text only; a number that is too long for Python has none.
+        place = _PLACE.search(str(error))
+        reason = str(error)[: place.start()] if place else str(error)
+        line = f":{place[1] or len(text.splitlines())}" if place else ""
+        raise ConfigurationError(f"{path}{line}: not TOML: {reason}") from None
+
+
+def _is_good(option: Option, value: Any) -> bool:
+    if option.choices:
+        return value in option.choices
+    if option.kind is Path:
+        return type(value) is str and value != "" and "\0" not in value
+    if option.kind is int:
+        return type(value) is int and 1 <= value <= (option.most or 0)
+    return type(value) is bool
+
+
+def _expected(option: Option) -> str:
+    if option.choices:
+        return f"{', '.join(option.choices[:-1])} or {option.choices[-1]}"
+    if option.kind is Path:
+        return "a path in quotes"
+    if option.kind is int:
+        return f"a whole number from 1 to {option.most}"
+    return "true or false"
+
+
+def _dotted(keys: Iterable[str | int]) -> str:
+    return ".".join(map(str, keys))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return toml.written(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
+    if isinstance(value, int) and value.bit_length() > 63:
+        return "a number of over 64 bits"  # which Python may refuse to write in full
+    if isinstance(value, int | float):
+        return repr(value)
+    return "a table" if isinstance(value, dict) else "an array" if isinstance(value, list) else "a date"
