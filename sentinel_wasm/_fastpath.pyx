@@ -21,6 +21,7 @@ from sentinel_wasm._instances cimport (
 from sentinel_wasm._json cimport (
     Cursor, Span, integer, key, named, next_member, number, put, puts, scalar, take, text, white,
 )
+from sentinel_wasm._metrics cimport observe
 from sentinel_wasm._ticker cimport enter, leave, ticks_until
 from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 
@@ -628,8 +629,11 @@ cdef class Pace:
 
     A turn is known by its events' arrival. Calls under 50 µs do not count, however many: a worker would not
     be quicker with them. What counts is the thread's own time and what guests slept: one that another process
-    has pushed aside is not slow.
+    has pushed aside is not slow. `counts` gets the times of calls.
     """
+
+    def __cinit__(self, Counts counts not None):
+        self.counts = counts
 
     cdef inline void before(self, int64_t arrived_ns, int64_t now_ns) noexcept nogil:
         if arrived_ns == self.turn_ns:
@@ -642,7 +646,8 @@ cdef class Pace:
             self.sampled_cpu_ns = thread_cpu_ns()
             self.slept_ns = 0
 
-    cdef inline void after(self, int64_t began_ns, int64_t slept_ns) noexcept nogil:
+    cdef inline int64_t after(self, int64_t began_ns, int64_t slept_ns) noexcept nogil:
+        """How long it took."""
         cdef int64_t now = monotonic_ns()
         cdef int64_t used
         self.slept_ns += slept_ns
@@ -650,6 +655,7 @@ cdef class Pace:
             used = thread_cpu_ns() - self.sampled_cpu_ns + self.slept_ns
             if used - (self.began_ns - self.sampled_ns) > SLOW_NS:
                 self.overran = True
+        return now - began_ns
 
     def reset(self) -> None:
         """Forget that guests were slow."""
@@ -729,6 +735,7 @@ cdef class GuestCall:
             Outcome* out) except -1:
         """Whether the call returned: then `out.length` bytes are in `guest.result`, else `out` is a fault."""
         cdef int64_t now = monotonic_ns()
+        cdef int64_t took_ns
         if self.lost is not None:
             self.lost = None
         if self.pace is not None:
@@ -736,7 +743,9 @@ cdef class GuestCall:
         # The GIL is kept: releasing it around a quick call costs ms at p99 beside a thread that computes.
         call_guest(&self.plan.state, &self.guest, hook, data, length, arrived_ns + limit_ns, now, out)
         if self.pace is not None:
-            self.pace.after(now, self.guest.host.slept_ns)
+            took_ns = self.pace.after(now, self.guest.host.slept_ns)
+            if out.ending != FAILED_TOO_LATE:
+                observe(&self.pace.counts.calls, took_ns, 1)
         if failed(out):
             return False
         if not self.guest.usable:

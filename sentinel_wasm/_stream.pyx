@@ -4,6 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from sentinel_wasm._hostcalls cimport monotonic_ns
 from sentinel_wasm._json cimport Span
+from sentinel_wasm._metrics cimport count_written, seen_at
 from sentinel_wasm._quick cimport append, release
 
 from sentinel_wasm.errors import LateAnswerError, ProtocolError
@@ -108,6 +109,7 @@ cdef class Stream:
         self.frames = FrameBuffer()
         self.quick = quick
         self.turns = turns
+        self.counts = quick.counts
         self.proxy_timeout_ns = proxy_timeout_ns
 
     def __dealloc__(self):
@@ -127,6 +129,7 @@ cdef class Stream:
 
     cdef int answer_all(self, int64_t arrived_ns) except -1:
         cdef Span payload
+        cdef int64_t began_ns = monotonic_ns()
         try:
             while self.frames.find(&payload):
                 if self.frames.protocol == 1:
@@ -142,8 +145,10 @@ cdef class Stream:
         except ProtocolError as error:
             self.flush()
             self.on_broken(error)
-            return 0
-        return self.flush()
+        else:
+            self.flush()
+        count_written(self.counts, seen_at(arrived_ns, began_ns))
+        return 0
 
     cdef bint answer_quickly(self, const Span* payload, int64_t arrived_ns) except -1:
         cdef size_t before = self.out.used
