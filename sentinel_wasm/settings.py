@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 HeaderNames = Literal["canonical", "lower", "as-is"]
 HeaderValues = Literal["joined", "list"]
 ChallengeFallback = Literal["none", "block"]
 Dispatch = Literal["auto", "inline", "threads"]
 Isolation = Literal["pooled", "request"]
+
+
+_ADDRESS = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:\s]*)):(\d{1,5})", re.ASCII)
+
+
+class Address(NamedTuple):
+    """Where to listen over TCP."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, `[::1]:port`, or `:port` for 127.0.0.1. Raises ValueError that says what is wrong."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not host:port, [address]:port or :port")
+    port = int(found[3])
+    if port > 65_535:
+        raise ValueError(f"there is no port {port}")
+    return Address(found[1] or found[2] or "127.0.0.1", port)
 
 
 def _option(
@@ -112,6 +137,11 @@ class Settings:
     memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64, most=4096)
     max_module_size: int = _option(
         "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64
+    )
+    admin: Address | None = _option(
+        "WASM_ADMIN",
+        "Address for metrics and health over HTTP: host:port, or :port for 127.0.0.1.",
+        default=None,
     )
     cache_dir: Path | None = _option(
         "WASM_CACHE_DIR",

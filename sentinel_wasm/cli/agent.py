@@ -12,10 +12,11 @@ import click
 
 from sentinel_wasm import __version__, logs
 from sentinel_wasm.errors import UserError
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.settings import Address, Settings, parse_address
 
 PROGRAM = "sentinel-wasm-agent"
 _SHOWN = 2000  # characters of a message
+_CHECK = "--check-health"
 
 
 class _Path(click.Path):
@@ -25,6 +26,22 @@ class _Path(click.Path):
         if value == "":
             self.fail("The path is empty.", param, ctx)  # pathlib takes it for the current directory
         return super().convert(value, param, ctx)
+
+
+def address(text: str) -> Address:
+    """A type of option."""
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
+class _Command(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if _CHECK in args:
+            for parameter in self.params:
+                parameter.required = False
+        return super().parse_args(ctx, args)
 
 
 def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
@@ -40,6 +57,7 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
         int: click.IntRange(min=1, max=meta["most"]),
         Path: _Path(path_type=Path),
         Path | None: _Path(path_type=Path),
+        Address | None: address,
     }
     return click.Option(
         names,
@@ -53,7 +71,9 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
     )
 
 
-def _run(**values: Any) -> None:
+def _run(check_health: bool, **values: Any) -> None:
+    if check_health:
+        _check(values["admin"])
     settings = Settings(**values)
     if settings.workers > 1:
         from sentinel_wasm.server.supervisor import run
@@ -65,12 +85,29 @@ def _run(**values: Any) -> None:
     run(settings, header_names_given=given)
 
 
+def _check(asked: Address | None) -> NoReturn:
+    from sentinel_wasm.cli import health
+
+    if asked is None or asked.port == 0:
+        raise click.UsageError(f"{_CHECK} wants the agent's --admin address, or WASM_ADMIN.")
+    is_ready, says = health.check(asked)
+    click.echo(says)
+    sys.exit(0 if is_ready else 1)
+
+
 def command() -> click.Command:
     kinds = get_type_hints(Settings)
     parameters: list[click.Parameter] = [
         _option(field, kinds[field.name]) for field in dataclasses.fields(Settings)
     ]
-    made = click.Command(
+    parameters.append(
+        click.Option(
+            [_CHECK],
+            is_flag=True,
+            help="Ask the agent that has this --admin address whether it serves: exit status 0 or 1.",
+        )
+    )
+    made = _Command(
         PROGRAM,
         callback=_run,
         params=parameters,
