@@ -30,7 +30,9 @@ cdef enum:
 
 def live_stores() -> int:
     """Stores that this process has now."""
-    return load_long(&made) - load_long(&freed)
+    # In this order, or one that another thread makes and frees meanwhile would be missing.
+    gone = load_long(&freed)
+    return load_long(&made) - gone
 
 
 def made_stores() -> int:

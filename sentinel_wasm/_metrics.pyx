@@ -47,7 +47,7 @@ cdef class Counts:
         observe(&self.calls, ns, 1)
 
     def waited(self, int64_t ns) -> None:
-        """An event was in a worker's queue for so long."""
+        """A call was in a worker's queue for so long."""
         observe(&self.waits, ns, 1)
 
     @property
@@ -67,5 +67,5 @@ cdef class Counts:
 
     @property
     def wait_times(self) -> tuple[list[int], int]:
-        """The same, of events in workers' queues."""
+        """The same, of calls in workers' queues."""
         return contents(&self.waits)

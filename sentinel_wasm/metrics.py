@@ -28,7 +28,7 @@ FAMILIES = tuple(
         ("errors_total", "counter", "Events answered by the fail-open rule, by what went wrong."),
         ("event_duration_seconds", "histogram", "From an event's arrival to the writing of its answer."),
         ("guest_call_duration_seconds", "histogram", "Calls of the module's hooks."),
-        ("queue_wait_seconds", "histogram", "What events waited in a worker thread's queue."),
+        ("queue_wait_seconds", "histogram", "How long calls waited in a worker thread's queue."),
         ("events_pending", "gauge", "Events that worker threads have."),
         ("instances", "gauge", "Instances of the module."),
         ("instances_created_total", "counter", "Instances that were started, or failed to start."),

@@ -32,10 +32,14 @@ def parse_address(text: str) -> Address:
     found = _ADDRESS.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is not host:port, [address]:port or :port")
-    port = int(found[3])
+    host, port = found[1] or found[2] or "127.0.0.1", int(found[3])
     if port > 65_535:
         raise ValueError(f"there is no port {port}")
-    return Address(found[1] or found[2] or "127.0.0.1", port)
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host!r} is not a host's name") from None
+    return Address(host, port)
 
 
 def _option(

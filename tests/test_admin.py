@@ -213,12 +213,12 @@ def test_addresses(text: str, found: tuple[str, int]) -> None:
     assert parse_address(str(parse_address(text))) == found
 
 
-BAD = ["9100", "host", "host:", "::1:9100", "[::1]", ":65536", "a b:1", ":-1", "x:y"]
+BAD = ["9100", "host", "host:", "::1:9100", "[::1]", ":65536", "a b:1", ":-1", "x:y", "a..b:1"]
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_a_bad_address_is_one_line_and_status_2(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not host:port|no port"):
+    with pytest.raises(ValueError, match=r"not host:port|no port|not a host's name"):
         parse_address(text)
     if text in ("9100", ":65536"):
         assert_one_line(run("--module", "m.wasm", "--admin", text), 2, "--admin", text.strip(":"))
