@@ -41,7 +41,7 @@ cdef class Counts:
     cdef Histogram events
     cdef Histogram calls
     cdef Histogram waits
-    cdef public uint64_t cache_hits
+    cdef readonly uint64_t cache_hits
     cdef public uint64_t cache_misses
     cdef public uint64_t connections    # accepted
     cdef readonly dict errors           # by kind

@@ -2,7 +2,8 @@ BOUNDS_NS: tuple[int, ...]
 NONE: int
 
 class Counts:
-    cache_hits: int
+    @property
+    def cache_hits(self) -> int: ...
     cache_misses: int
     connections: int
     errors: dict[str, int]

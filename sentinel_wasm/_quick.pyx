@@ -143,6 +143,13 @@ cdef class QuickPath:
         finally:
             release(&out)
 
+    def known(self, bytes result not None, int hook, int version) -> tuple[Decision, bytes] | None:
+        """The decision and the answer that are kept for a result."""
+        kept = self.kept.get((result, hook, version))
+        if kept is not None:
+            self.counts.cache_hits += 1
+        return kept
+
     cdef bint answer(
             self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1:
         """The same, written behind what is in `out`; False: nothing was done."""

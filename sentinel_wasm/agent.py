@@ -55,6 +55,7 @@ class Agent:
         self._limit_ns = settings.timeout_ms * 1_000_000
         self._module = module
         self.counts = Counts()
+        self._decided = self.counts.decided
         self._last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
         self._pool = Pool(
             module,
@@ -237,7 +238,7 @@ class Agent:
     ) -> bytes | None:
         """A header event: as `_run`, but nothing is made that only a worker would need."""
         if not self._module.hooks[hook]:
-            self.counts.decided(hook, ALLOWED.number)
+            self._decided(hook, ALLOWED.number)
             return answers.allow(version)
         try:
             outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
@@ -256,7 +257,9 @@ class Agent:
             try:
                 if isinstance(outcome, ModuleError):
                     raise outcome
-                decision, answer = self._known(outcome, hook, version)
+                decision, answer = self.quick.known(outcome, hook, version) or self._keep(
+                    outcome, hook, version
+                )
             except ModuleError as error:
                 decision = self._failed(error, hook, correlation_id)
                 answer = answers.encode(decision, version)
@@ -264,13 +267,10 @@ class Agent:
             self._look_for_end(hook, correlation_id, blocks=isinstance(decision.verdict, Block | Redirect))
         if self._settings.verbose:
             self._log_decision(decision, hook, correlation_id)
-        self.counts.decided(hook, decision.verdict.number)
+        self._decided(hook, decision.verdict.number)
         return answer
 
-    def _known(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
-        if known := self._kept.get((result, hook, version)):
-            self.counts.cache_hits += 1
-            return known
+    def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
         self.counts.cache_misses += 1
         decision = self._parse(result, hook)
         answer = answers.encode(decision, version)
@@ -490,7 +490,7 @@ class Agent:
     ) -> bytes:
         """A decision's answer, counted."""
         answer = answers.encode(decision, version, chunk_index=chunk_index, websocket=websocket)
-        self.counts.decided(hook, decision.verdict.number)
+        self._decided(hook, decision.verdict.number)
         return answer
 
     def _log_decision(self, decision: Decision, hook: int, correlation_id: str) -> None:
