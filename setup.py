@@ -10,6 +10,7 @@ MODULES = (
     "_wasmtime",
     "_ticker",
     "_hostcalls",
+    "_metrics",
     "_instances",
     "_fastpath",
     "_workers",

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from sentinel_wasm._instances cimport Guest, HOOKS, Outcome, Plan, PlanState, RESULT_BYTES, Step
 from sentinel_wasm._json cimport Cursor, Span
+from sentinel_wasm._metrics cimport Counts
 from sentinel_wasm._wasmtime cimport wasmtime_func_t, wasmtime_val_raw_t
 
 cdef enum:
@@ -60,6 +61,7 @@ cdef class Normaliser:
     cdef char* values(self, Cursor* c, char* o, bint cookie) noexcept nogil
 
 cdef class Pace:
+    cdef Counts counts
     cdef int64_t turn_ns            # when the events of this turn came in
     cdef int64_t began_ns           # its first call
     cdef int64_t sampled_ns         # the thread's clock was read last,

@@ -1,6 +1,7 @@
 from typing import Any
 
 from sentinel_wasm._instances import Plan
+from sentinel_wasm._metrics import Counts
 from sentinel_wasm.errors import ModuleError
 
 class FrameBuffer:
@@ -20,6 +21,7 @@ class Normaliser:
 
 class Pace:
     overran: bool
+    def __init__(self, counts: Counts) -> None: ...
     def reset(self) -> None: ...
 
 class GuestCall:

@@ -21,6 +21,7 @@ from sentinel_wasm._instances cimport (
 from sentinel_wasm._json cimport (
     Cursor, Span, integer, key, named, next_member, number, put, puts, scalar, take, text, white,
 )
+from sentinel_wasm._metrics cimport observe
 from sentinel_wasm._ticker cimport enter, leave, ticks_until
 from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 
@@ -628,8 +629,11 @@ cdef class Pace:
 
     A turn is known by its events' arrival. Calls under 50 µs do not count, however many: a worker would not
     be quicker with them. What counts is the thread's own time and what guests slept: one that another process
-    has pushed aside is not slow.
+    has pushed aside is not slow. `counts` gets the times of calls.
     """
+
+    def __cinit__(self, Counts counts not None):
+        self.counts = counts
 
     cdef inline void before(self, int64_t arrived_ns, int64_t now_ns) noexcept nogil:
         if arrived_ns == self.turn_ns:
@@ -739,6 +743,8 @@ cdef class GuestCall:
         self.took_ns = self.ended_ns - now
         if self.pace is not None:
             self.pace.after(now, self.ended_ns, self.guest.host.slept_ns)
+            if out.ending != FAILED_TOO_LATE:
+                observe(&self.pace.counts.calls, self.took_ns, 1)
         if failed(out):
             return False
         if not self.guest.usable:

@@ -8,6 +8,11 @@ cdef enum:
     OUTPUT_BYTES = 8192     # between two `take_output`s; the rest is dropped and counted
     ABORT_BYTES = 512       # of each UTF-16 string of env.abort
 
+    ENDED_NOT = 0
+    ENDED_EXIT = 1
+    ENDED_ABORT = 2
+    ENDED_DEADLINE = 3
+
 # Why a host call ended the guest.
 ctypedef struct Ended:
     int32_t why             # one of the ENDED_ codes

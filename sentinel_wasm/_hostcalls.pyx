@@ -29,11 +29,6 @@ cdef enum:
     CHANNEL_TRACE = 3
     CHANNEL_LOG = 16
 
-    ENDED_NOT = 0
-    ENDED_EXIT = 1
-    ENDED_ABORT = 2
-    ENDED_DEADLINE = 3
-
     # WASI preview 1, errno.
     ERRNO_SUCCESS = 0
     ERRNO_BADF = 8

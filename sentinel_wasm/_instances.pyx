@@ -3,12 +3,12 @@
 Nothing here is known to Python but `Plan`: `_fastpath.GuestCall` and `_workers` run the guests.
 """
 
-from libc.stdint cimport uint8_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
 from libc.string cimport memset, strlen
 
-from sentinel_wasm._hostcalls cimport begin, ended_by, monotonic_ns, too_late
-from sentinel_wasm._threads cimport add, load
+from sentinel_wasm._hostcalls cimport ENDED_DEADLINE, begin, ended_by, monotonic_ns, too_late
+from sentinel_wasm._threads cimport add_long, load_long
 from sentinel_wasm._ticker cimport enter, leave, ticks_until
 from sentinel_wasm._wasmtime cimport (
     WASMTIME_EXTERN_FUNC, WASMTIME_EXTERN_MEMORY, api, wasm_byte_vec_t, wasmtime_extern_t,
@@ -21,7 +21,8 @@ from wasmtime import TrapCode
 
 from sentinel_wasm.errors import GuestFault, ModuleError, Overload, TooLate
 
-cdef int stores = 0
+cdef int64_t made = 0           # stores, since this process began
+cdef int64_t freed = 0
 
 cdef enum:
     TRAP_INTERRUPT = 10         # wasmtime/trap.h: the epoch has passed the store's deadline
@@ -29,7 +30,19 @@ cdef enum:
 
 def live_stores() -> int:
     """Stores that this process has now."""
-    return load(&stores)
+    # In this order, or one that another thread makes and frees meanwhile would be missing.
+    gone = load_long(&freed)
+    return load_long(&made) - gone
+
+
+def made_stores() -> int:
+    """Stores that this process has made."""
+    return load_long(&made)
+
+
+def ended_stores() -> int:
+    """Stores that this process has freed."""
+    return load_long(&freed)
 
 
 cdef class Plan:
@@ -116,7 +129,7 @@ cdef bint start_guest(
     out.ending = TRAPPED
     begin(&guest.host, deadline_ns)
     guest.store = api.wasmtime_store_new(plan.engine, guest, NULL)
-    add(&stores, 1)
+    add_long(&made, 1)
     guest.context = api.wasmtime_store_context(guest.store)
     api.wasmtime_store_limiter(guest.store, plan.memory_bytes, plan.table_elements, 1, -1, 1)
     if plan.wasi:
@@ -138,7 +151,7 @@ cdef void end_guest(Guest* guest) noexcept nogil:
     guest.usable = False
     if guest.store != NULL:
         api.wasmtime_store_delete(guest.store)
-        add(&stores, -1)
+        add_long(&freed, 1)
         guest.store = NULL
 
 
@@ -186,18 +199,19 @@ cdef object fault(Plan plan, Outcome* out, const Ended* ended, int64_t limit_ns)
     if out.ending == FAILED_TOO_LATE:
         return TooLate(f"{too_late(limit_ns)} before the module was asked")
     if out.ending == FAILED_NO_TIME:
-        return ModuleError("too little time was left to ask the module")
+        return ModuleError("too little time was left to ask the module", "late")
     if out.ending == FAILED_HELD:
-        return ModuleError("the module keeps failing")
+        return ModuleError("the module keeps failing", "paused")
     if out.trap == NULL and out.error == NULL:
         name = (<bytes>plan.names[out.hook]).decode() if out.hook >= 0 else ""
-        return GuestFault({
-            FAILED_NO_MEMORY: f"out of memory in the guest: alloc returned 0 for {name}",
-            FAILED_ALLOC_POINTER: f"alloc returned a buffer outside the memory for {name}",
-            FAILED_RESULT_POINTER: f"the result of {name} lies outside the memory",
-            FAILED_RESULT_LENGTH: f"the result of {name} is longer than {RESULT_BYTES} bytes",
-            FAILED_HOST_MEMORY: f"no memory in the agent for the result of {name}",
-        }.get(out.ending, "an export was not found"))
+        reason, kind = {
+            FAILED_NO_MEMORY: (f"out of memory in the guest: alloc returned 0 for {name}", "memory"),
+            FAILED_ALLOC_POINTER: (f"alloc returned a buffer outside the memory for {name}", "pointer"),
+            FAILED_RESULT_POINTER: (f"the result of {name} lies outside the memory", "pointer"),
+            FAILED_RESULT_LENGTH: (f"the result of {name} is longer than {RESULT_BYTES} bytes", "result"),
+            FAILED_HOST_MEMORY: (f"no memory in the agent for the result of {name}", "memory"),
+        }.get(out.ending, ("an export was not found", "internal"))
+        return GuestFault(reason, kind=kind)
     trap_code = None
     if out.trap != NULL:
         if api.wasmtime_trap_code(out.trap, &code):
@@ -208,12 +222,18 @@ cdef object fault(Plan plan, Outcome* out, const Ended* ended, int64_t limit_ns)
     free_outcome(out)
     words = (<bytes>message.data[:message.size]).decode("utf-8", "replace")
     api.wasm_byte_vec_delete(&message)
-    reason = ended_by(ended, limit_ns) or cause(trap_code, words)
-    if trap_code == TRAP_INTERRUPT:
+    reason = ended_by(ended, limit_ns)
+    kind = "exit"
+    if trap_code == TRAP_INTERRUPT or ended.why == ENDED_DEADLINE:
         reason = too_late(limit_ns)
+        kind = "deadline"
+    elif reason is None:
+        reason = cause(trap_code, words)
+        kind = "trap"
     if "maximum concurrent" in reason:
         return Overload("there is no room for another instance now")
     if "exceeds memory limits" in reason:
         return GuestFault(
-            f"{reason}; --memory-limit allows {plan.state.memory_bytes // 1048576} MiB", trap_code)
-    return GuestFault(f"{reason} in {place(plan, out)}", trap_code)
+            f"{reason}; --memory-limit allows {plan.state.memory_bytes // 1048576} MiB", trap_code,
+            "memory")
+    return GuestFault(f"{reason} in {place(plan, out)}", trap_code, kind)

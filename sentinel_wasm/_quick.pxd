@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from sentinel_wasm._fastpath cimport Found, GuestCall, Normaliser
 from sentinel_wasm._json cimport Span
+from sentinel_wasm._metrics cimport Counts
 
 cdef enum:
     MOST_PAYLOAD = 65536        # a longer event is left to Python
@@ -36,6 +37,7 @@ cdef class QuickPath:
     cdef int last_hook
     cdef tuple allowed          # the answer where the module has nothing to say, by version
     cdef dict kept
+    cdef Counts counts
     cdef char* input
     cdef int64_t guest_ns       # that guests took since it was set to 0
     cdef int64_t ended_ns       # when the last one returned

@@ -2,6 +2,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import Protocol
 
 from sentinel_wasm._fastpath import GuestCall, Normaliser
+from sentinel_wasm._metrics import Counts
 from sentinel_wasm.decision import Decision
 from sentinel_wasm.errors import ModuleError
 
@@ -35,5 +36,7 @@ class QuickPath:
         hooks: tuple[bool, ...],
         allowed: tuple[bytes, bytes],
         kept: dict[tuple[bytes, int, int], tuple[Decision, bytes]],
+        counts: Counts,
     ) -> None: ...
+    def known(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes] | None: ...
     def answer_frame(self, frame_type: int, payload: bytes, arrived_ns: int) -> bytes | None: ...

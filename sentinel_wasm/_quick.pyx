@@ -13,6 +13,7 @@ from sentinel_wasm._answers cimport ANSWER_FRAME, MOST_ANSWER_RATIO, MOST_RESULT
 from sentinel_wasm._fastpath cimport REQUEST_HEADERS
 from sentinel_wasm._instances cimport Outcome, fault
 from sentinel_wasm._json cimport put, puts
+from sentinel_wasm._metrics cimport DECIDED_ALLOW, DECIDED_BLOCK, count_decision
 
 from sentinel_wasm.errors import ModuleError
 
@@ -105,12 +106,12 @@ cdef class QuickPath:
     `over(hook, blocks, correlation_id)` is told of answers that may be a request's last, where it has a guest
     of its own. `hooks` says which hooks there are, `allowed` is the answer where the module has nothing to
     say, for versions 1 and 2. `kept`: answers without an id, each behind its decision, by (result, hook,
-    version).
+    version). Each answer is counted in `counts`: those of `outcome_answer` by itself.
     """
 
     def __cinit__(
             self, Normaliser normaliser not None, Inline inline not None, object owner, int64_t limit_ns,
-            tuple hooks not None, tuple allowed not None, dict kept not None):
+            tuple hooks not None, tuple allowed not None, dict kept not None, Counts counts not None):
         self.normaliser = normaliser
         self.inline = inline
         self.owner = owner
@@ -119,6 +120,7 @@ cdef class QuickPath:
         self.last_hook = max([number for number, there in enumerate(hooks[:ON_CONFIGURE]) if there])
         self.allowed = allowed
         self.kept = kept
+        self.counts = counts
         self.input = <char*>malloc(MOST_PAYLOAD)
         if self.input == NULL:
             raise MemoryError
@@ -141,6 +143,13 @@ cdef class QuickPath:
         finally:
             release(&out)
 
+    def known(self, bytes result not None, int hook, int version) -> tuple[Decision, bytes] | None:
+        """The decision and the answer that are kept for a result."""
+        kept = self.kept.get((result, hook, version))
+        if kept is not None:
+            self.counts.cache_hits += 1
+        return kept
+
     cdef bint answer(
             self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1:
         """The same, written behind what is in `out`; False: nothing was done."""
@@ -157,6 +166,7 @@ cdef class QuickPath:
         hook = ON_REQUEST_HEADERS if found.kind == REQUEST_HEADERS else ON_RESPONSE_HEADERS
         if not self.hooks[hook]:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
+            count_decision(self.counts, hook, DECIDED_ALLOW)
             return True
         try:
             guest = self.inline.of(&found.id, arrived_ns + self.limit_ns)
@@ -181,7 +191,9 @@ cdef class QuickPath:
             self.owner.look_after(guest, ascii(&found.id))
         if result is not None:
             self.write(self.python_answer(result, hook, &found), frame_type, &found.id, out)
-        elif self.inline.find is not None and (blocks or hook == self.last_hook):
+            return True
+        count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
+        if self.inline.find is not None and (blocks or hook == self.last_hook):
             self.owner.over(hook, blocks, ascii(&found.id))
         return True
 
@@ -190,6 +202,8 @@ cdef class QuickPath:
         if self.inline.find is None and type(outcome) is bytes:
             kept = self.kept.get((outcome, hook, found.version))
             if kept is not None:
+                self.counts.cache_hits += 1
+                count_decision(self.counts, hook, kept[0].verdict.number)
                 return kept[1]
         return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome)
 

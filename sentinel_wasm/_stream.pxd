@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from sentinel_wasm._fastpath cimport FrameBuffer
 from sentinel_wasm._json cimport Span
+from sentinel_wasm._metrics cimport Counts
 from sentinel_wasm._quick cimport Outgoing, QuickPath
 
 cdef class Stream
@@ -39,6 +40,7 @@ cdef class Stream:
     cdef readonly FrameBuffer frames
     cdef QuickPath quick
     cdef Turns turns
+    cdef Counts counts
     cdef Outgoing out
     cdef int64_t proxy_timeout_ns
     cdef public object send         # the transport's write

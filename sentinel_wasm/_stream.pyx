@@ -4,6 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from sentinel_wasm._hostcalls cimport monotonic_ns
 from sentinel_wasm._json cimport Span
+from sentinel_wasm._metrics cimport count_written, seen_at
 from sentinel_wasm._quick cimport append, release
 
 from sentinel_wasm.errors import LateAnswerError, ProtocolError
@@ -144,6 +145,7 @@ cdef class Stream:
         self.frames = FrameBuffer()
         self.quick = quick
         self.turns = turns
+        self.counts = quick.counts
         self.proxy_timeout_ns = proxy_timeout_ns
 
     def __dealloc__(self):
@@ -163,6 +165,7 @@ cdef class Stream:
 
     cdef int answer_all(self, int64_t arrived_ns) except -1:
         cdef Span payload
+        cdef int64_t began_ns = monotonic_ns()
         self.quick.guest_ns = 0
         try:
             while self.frames.find(&payload):
@@ -179,10 +182,13 @@ cdef class Stream:
         except ProtocolError as error:
             self.flush()
             self.on_broken(error)
-            return 0
-        if self.quick.guest_ns < QUICK_NS or self.out.used == 0:
-            return self.flush()
-        return self.turns.hold(self, self.quick.ended_ns)
+        else:
+            if self.quick.guest_ns < QUICK_NS or self.out.used == 0:
+                self.flush()
+            else:
+                self.turns.hold(self, self.quick.ended_ns)
+        count_written(self.counts, seen_at(arrived_ns, began_ns))
+        return 0
 
     def write(self, bytes frame not None) -> None:
         """Send a frame, behind the answers that are held."""

@@ -1,6 +1,7 @@
 """POSIX threads, and integers that several of them touch."""
 
 from libc.stddef cimport size_t
+from libc.stdint cimport int64_t
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_t:
@@ -35,3 +36,5 @@ cdef extern from * nogil:
     int load "sw_load"(const int*)
     void store "sw_store"(int*, int)
     int add "sw_add"(int*, int)
+    int64_t load_long "sw_load"(const int64_t*)
+    int64_t add_long "sw_add"(int64_t*, int64_t)

@@ -33,6 +33,9 @@ cdef struct JobState:
     Bytes configured                # what on_configure returned
     Output* output
     bint lost                       # the result is sound, but the guest is not
+    int64_t queued_ns               # when it was submitted
+    int64_t waited_ns               # from then to its begin
+    int64_t called_ns               # in the hook; 0: it was not called
     int64_t took_ns                 # from begin to end
     int64_t busy_ns                 # the thread's own time, and what the guest slept
 

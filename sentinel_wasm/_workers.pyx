@@ -128,6 +128,7 @@ cdef bint start(JobState* job, const Finished* finished) noexcept nogil:
 
 cdef void execute(JobState* job, const Finished* finished) noexcept nogil:
     cdef int64_t left = job.deadline_ns - monotonic_ns()
+    cdef int64_t began
     if job.hook == ONLY_END:
         end_guest(job.guest)
         job.out.ending = RETURNED
@@ -139,9 +140,11 @@ cdef void execute(JobState* job, const Finished* finished) noexcept nogil:
         return
     job.out.ending = RETURNED
     if job.hook >= 0:
+        began = monotonic_ns()
         call_guest(
-            job.plan, job.guest, job.hook, job.data.data, job.data.length, job.deadline_ns, monotonic_ns(),
-            &job.out)
+            job.plan, job.guest, job.hook, job.data.data, job.data.length, job.deadline_ns, began, &job.out)
+        if job.out.ending != FAILED_TOO_LATE:
+            job.called_ns = max(monotonic_ns() - began, 1)
         if not failed(&job.out):
             copy(&job.result, job.guest.result, job.out.length, &job.out)
 
@@ -204,6 +207,7 @@ cdef void* work(void* argument) noexcept nogil:
             add(&threads, -1)
             return NULL
         began = monotonic_ns()
+        job.waited_ns = began - job.queued_ns
         cpu = thread_cpu_ns()
         job.guest.host.slept_ns = 0
         execute(job, worker.finished)
@@ -245,6 +249,16 @@ cdef class Job:
         free(self.state.result.data)
         free(self.state.configured.data)
         free(self.state.output)
+
+    @property
+    def waited_ns(self) -> int:
+        """In its worker's queue."""
+        return self.state.waited_ns
+
+    @property
+    def called_ns(self) -> int:
+        """In the hook; 0 where it was not called."""
+        return self.state.called_ns
 
     @property
     def took_ns(self) -> int:
@@ -366,6 +380,7 @@ cdef class Workers:
         to = &self.workers[worker]
         self.jobs.add(job)
         job.state.next = NULL
+        job.state.queued_ns = monotonic_ns()
         pthread_mutex_lock(&to.lock)
         idle = to.first == NULL
         if idle:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,8 +13,9 @@ import orjson
 import structlog
 
 from sentinel_wasm._fastpath import GuestCall, Normaliser
+from sentinel_wasm._metrics import NONE, Counts
 from sentinel_wasm._quick import Inline, QuickPath
-from sentinel_wasm.decision import ALLOW, Allow, Audit, Block, BodyMutation, Challenge, Decision, Redirect
+from sentinel_wasm.decision import ALLOW, ALLOWED, Audit, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.guest import abi, inputs
@@ -33,13 +33,10 @@ _log = structlog.stdlib.get_logger("agent")
 _ANSWERS_KEPT = 1024
 _KEPT_BYTES = 8192  # of a result, and of its answer
 _LARGE_CHUNK_BYTES = 65_536
-_ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
 _HOOK_OF_TYPE = {0x10: abi.ON_REQUEST_HEADERS, 0x12: abi.ON_RESPONSE_HEADERS}
-
-_ID_IN_BROKEN_JSON = re.compile(rb'"correlation_id"\s*:\s*"([\w.:-]{1,200})"', re.ASCII)
 
 Reply = Callable[[str, bytes], None]
 """Takes an event's correlation id and its answer, which does not have the id in it yet."""
@@ -58,6 +55,8 @@ class Agent:
         self._settings = settings
         self._limit_ns = settings.timeout_ms * 1_000_000
         self._module = module
+        self.counts = Counts()
+        self._decided = self.counts.decided
         self._last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
         self._pool = Pool(
             module,
@@ -68,6 +67,7 @@ class Agent:
             queue_limit=settings.queue_limit,
             request_instances=settings.request_instances,
             config=orjson.loads(settings.module_config) if settings.module_config else None,
+            counts=self.counts,
         )
         self._inputs = inputs.InputWriter(settings.header_names, settings.header_values)
         normaliser = Normaliser(settings.header_names, settings.header_values == "list")
@@ -83,6 +83,7 @@ class Agent:
             module.hooks,
             (answers.allow(1), answers.allow(2)),
             self._kept,
+            self.counts,
         )
         self._unknown_seen: set[str] = set()
         self._overloads = 0
@@ -100,6 +101,15 @@ class Agent:
     def pending(self) -> int:
         """Events whose answers will come by `reply`."""
         return self._pool.pending
+
+    @property
+    def guest_memory_bytes(self) -> int:
+        return self._pool.memory_bytes
+
+    @property
+    def trouble(self) -> str | None:
+        """Why events are not answered as the module would; None: they are."""
+        return self._pool.failures.trouble
 
     # What `quick` leaves to Python
 
@@ -120,7 +130,7 @@ class Agent:
         try:
             return self._header_answer(hook, correlation_id, version, outcome)
         except Exception as defect:
-            return answers.encode(self._broke(defect), version)
+            return self._answer_defect(defect, hook, version)
 
     def over(self, hook: int, blocks: bool, correlation_id: str) -> None:
         """An answer without a failure that may be the last for its request."""
@@ -145,12 +155,12 @@ class Agent:
             frame_type, version, correlation_id, data = quick
             return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
         except Exception as error:
-            return answers.encode(self._broke(error), 1)
+            return self._answer_defect(error, NONE, 1)
 
     def _answer_v1_slowly(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         version = 1
         try:
-            request = _loads(frame)
+            request = events.loads(frame)
             if type(request) is not dict:
                 raise EventError("the request is not an object")
             asked = request.get("version")
@@ -181,8 +191,8 @@ class Agent:
         except FrameError:
             raise
         except Exception as error:
-            answer = answers.encode(self._broke(error), 2)
-            return answers.with_correlation_id(answer, _salvaged_id(frame))
+            correlation_id = events.salvaged_id(frame)
+            return answers.with_correlation_id(self._answer_defect(error, NONE, 2), correlation_id)
 
     def _answer_v2_slowly(
         self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply
@@ -190,7 +200,7 @@ class Agent:
         """(correlation id, answer)"""
         correlation_id = None
         try:
-            payload = _loads(frame)
+            payload = events.loads(frame)
             correlation_id = events.correlation_id(payload)
             if correlation_id is None:
                 raise EventError("the event has no correlation_id")
@@ -199,7 +209,7 @@ class Agent:
                 return correlation_id, self._answer_unknown(f"0x{frame_type:02x}", 2)
             return correlation_id, self._answer(kind, payload, 2, deadline_ns, reply)
         except EventError as error:
-            correlation_id = correlation_id or _salvaged_id(frame)
+            correlation_id = correlation_id or events.salvaged_id(frame)
             return correlation_id, self._answer_broken(error, 2, correlation_id)
 
     def _answer(
@@ -221,7 +231,7 @@ class Agent:
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
         websocket = "allow" if kind is EventKind.WEBSOCKET_FRAME else None
-        return answers.encode(ALLOW, version, websocket=websocket)
+        return self._say(ALLOW, NONE, version, websocket=websocket)
 
     # Questions to the module, and what is made of their outcomes
 
@@ -230,6 +240,7 @@ class Agent:
     ) -> bytes | None:
         """A header event: as `_run`, but nothing is made that only a worker would need."""
         if not self._module.hooks[hook]:
+            self._decided(hook, ALLOWED.number)
             return answers.allow(version)
         try:
             outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
@@ -248,7 +259,7 @@ class Agent:
             try:
                 if isinstance(outcome, ModuleError):
                     raise outcome
-                decision, answer = self._kept.get((outcome, hook, version)) or self._keep(
+                decision, answer = self.quick.known(outcome, hook, version) or self._keep(
                     outcome, hook, version
                 )
             except ModuleError as error:
@@ -258,16 +269,23 @@ class Agent:
             self._look_for_end(hook, correlation_id, blocks=isinstance(decision.verdict, Block | Redirect))
         if self._settings.verbose:
             self._log_decision(decision, hook, correlation_id)
+        self._decided(hook, decision.verdict.number)
         return answer
 
     def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
-        decision = self._for_proxy(abi.parse_result(result, hook))
+        self.counts.cache_misses += 1
+        decision = self._parse(result, hook)
         answer = answers.encode(decision, version)
         if len(result) <= _KEPT_BYTES and len(answer) <= _KEPT_BYTES:
             if len(self._kept) >= _ANSWERS_KEPT:
                 self._kept.clear()
             self._kept[result, hook, version] = decision, answer
         return decision, answer
+
+    def _parse(self, result: bytes, hook: int) -> Decision:
+        """Raises ResultError."""
+        decision = abi.parse_result(result, hook)
+        return answers.unchallenged(decision) if self._settings.challenge_fallback == "block" else decision
 
     def _ask_body(
         self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int, reply: Reply
@@ -299,15 +317,17 @@ class Agent:
                 blocks = isinstance(decision.verdict, Block | Redirect)
                 self._look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
         if hook == abi.ON_RESPONSE_BODY and version == 2:
-            decision = self._for_response_body(decision, chunk.data)
-        return answers.encode(decision, version, chunk_index=chunk.chunk_index)
+            decision = answers.for_response_body(
+                decision, chunk.data, echo=self._settings.echo_response_bodies
+            )
+        return self._say(decision, hook, version, chunk_index=chunk.chunk_index)
 
     def _decision(self, hook: int, correlation_id: str, outcome: Outcome) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
         try:
             if isinstance(outcome, ModuleError):
                 raise outcome
-            decision = ALLOW if outcome is None else self._for_proxy(abi.parse_result(outcome, hook))
+            decision = ALLOW if outcome is None else self._parse(outcome, hook)
         except ModuleError as error:
             return self._failed(error, hook, correlation_id)
         if self._settings.verbose:
@@ -330,7 +350,7 @@ class Agent:
         if isinstance(outcome, ModuleError):
             decision = self._failed(outcome, abi.ON_REQUEST_COMPLETE, correlation_id)
         self._pool.forget(correlation_id)
-        return answers.encode(decision, version)
+        return self._say(decision, abi.ON_REQUEST_COMPLETE, version)
 
     def _run(
         self,
@@ -366,12 +386,14 @@ class Agent:
         opens: bool = True,
     ) -> bytes | None:
         """Have a worker ask the module; the answer at once where that is hopeless."""
+        seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
 
         def answered(outcome: Outcome) -> None:
             try:
                 answer = finish(outcome)
             except Exception as error:
-                answer = answers.encode(self._broke(error), version)
+                answer = self._answer_defect(error, hook, version)
+            self.counts.took(seen_ns)
             reply(correlation_id, answer)
 
         opens = opens and hook == self._module.first_hook
@@ -393,45 +415,30 @@ class Agent:
     def _configure(
         self, event: events.Configure, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
+        seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
+
         def answered(error: ModuleError | None) -> None:
-            reply(event.correlation_id, answers.encode(self._configured(error), version))
+            answer = self._say(self._configured(error), abi.ON_CONFIGURE, version)
+            self.counts.took(seen_ns)
+            reply(event.correlation_id, answer)
 
         error = self._pool.configure(event.config, deadline_ns, answered)
-        return None if error is LATER else answers.encode(self._configured(error), version)
+        if error is LATER:
+            return None
+        return self._say(self._configured(error), abi.ON_CONFIGURE, version)
 
     def _configured(self, error: ModuleError | None) -> Decision:
         if error is None:
             _log.info("configured by the proxy")
             return ALLOW
+        self.counts.failed(error.kind)
         why = f"the module refuses it: {error}" if isinstance(error, ConfigRefused) else str(error)
         _log.error("configuration rejected, the old one stays", reason=why)
         return Decision(Block(500, "Configuration rejected"), audit=Audit(reason_codes=(why,)))
 
-    def _for_proxy(self, decision: Decision) -> Decision:
-        """A challenge as a block, for proxies that let challenges through (agent-protocol.md, section 6)."""
-        verdict = decision.verdict
-        if self._settings.challenge_fallback != "block" or not isinstance(verdict, Challenge):
-            return decision
-        body = f"Blocked: this request must pass a challenge ({verdict.type}) that the proxy cannot present."
-        return decision._replace(verdict=Block(403, body))
-
-    def _for_response_body(self, decision: Decision, data: bytes) -> Decision:
-        """A mutation where the proxy needs one (agent-protocol.md, section 6).
-
-        It ignores a block of a response body and would send the body: a replacement keeps it back. And it
-        cuts long bodies that nothing replaces: one that is to pass is replaced by itself.
-        """
-        verdict, body = decision.verdict, decision.response_body
-        if body is not None and body.data is not None:
-            return decision
-        if not isinstance(verdict, Allow):
-            data = ((verdict.body if isinstance(verdict, Block) else None) or "Blocked").encode()
-        elif not self._settings.echo_response_bodies or len(data) > _ECHO_BYTES:
-            return decision
-        return decision._replace(response_body=BodyMutation(data, body.chunk_index if body else None))
-
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:
         reason = str(error)
+        self.counts.failed(error.kind)
         if isinstance(error, Overload):
             self._count_overload(reason)
             return failure_decision(reason, fail_open=self._settings.fail_open, tag="wasm-overload")
@@ -454,39 +461,39 @@ class Agent:
 
     def _broke(self, error: Exception) -> Decision:
         """A defect of this agent: it costs the event, not the connection, and says where it is."""
+        self.counts.failed("internal")
         _log.error("internal error, please report it", exc_info=error)
         return failure_decision(f"internal error: {type(error).__name__}", fail_open=self._settings.fail_open)
 
+    def _answer_defect(self, error: Exception, hook: int, version: int) -> bytes:
+        return self._say(self._broke(error), hook, version)
+
     def _answer_broken(self, error: EventError, version: int, correlation_id: str | None) -> bytes:
         reason = f"event not understood: {error}"
+        self.counts.failed("event")
         _log.error(reason, correlation_id=correlation_id)
-        return answers.encode(failure_decision(reason, fail_open=self._settings.fail_open), version)
+        return self._say(failure_decision(reason, fail_open=self._settings.fail_open), NONE, version)
 
     def _answer_unknown(self, name: str, version: int) -> bytes:
         name = name[:60]
         if name not in self._unknown_seen and len(self._unknown_seen) < 100:
             self._unknown_seen.add(name)
             _log.warning("unknown event type, allowed; said once", event_type=name)
-        return answers.allow(version)
+        return self._say(ALLOW, NONE, version)
+
+    def _say(
+        self,
+        decision: Decision,
+        hook: int,
+        version: int,
+        *,
+        chunk_index: int = 0,
+        websocket: str | None = None,
+    ) -> bytes:
+        """A decision's answer, counted."""
+        answer = answers.encode(decision, version, chunk_index=chunk_index, websocket=websocket)
+        self._decided(hook, decision.verdict.number)
+        return answer
 
     def _log_decision(self, decision: Decision, hook: int, correlation_id: str) -> None:
         _log.info("decided", hook=abi.HOOKS[hook], correlation_id=correlation_id, **decision.summary())
-
-
-def _loads(frame: bytes) -> Any:
-    try:
-        return orjson.loads(frame)
-    except orjson.JSONDecodeError as error:
-        raise EventError(f"not JSON: {error}") from None
-
-
-def _salvaged_id(frame: bytes) -> str:
-    """The correlation id of an event whose JSON is broken, where only one stands in it.
-
-    Closing instead costs a v2 proxy the connection for good (agent-protocol.md, section 6); where there is no
-    other way: FrameError.
-    """
-    found = set(_ID_IN_BROKEN_JSON.findall(frame))
-    if len(found) != 1:
-        raise FrameError("an event without a readable correlation id cannot be answered")
-    return str(found.pop(), "ascii")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sentinel_wasm import toml
 from sentinel_wasm.errors import ConfigurationError
-from sentinel_wasm.settings import Option, options
+from sentinel_wasm.settings import Address, Option, options, parse_address
 
 _MOST_BYTES = 1024 * 1024
 _DEEPEST = 100  # levels of [module.config]: orjson goes to 254
@@ -70,8 +70,11 @@ class Configuration:
         if not _is_good(option, value):
             expected = _expected(option)
             raise self._wrong(keys, value, f"{expected} or a table" if keys == ("module",) else expected)
-        is_path = option.kind is Path
-        self.values[option.field] = self._path.absolute().parent / value if is_path else value
+        if option.kind is Path:
+            value = self._path.absolute().parent / value
+        elif option.kind is Address:
+            value = parse_address(value)
+        self.values[option.field] = value
         self.origins[option.field] = self.place(*keys)
 
     def _check_free(self, keys: toml.Keys, value: Any) -> None:
@@ -138,9 +141,19 @@ def _is_good(option: Option, value: Any) -> bool:
         return value in option.choices
     if option.kind is Path:
         return type(value) is str and value != "" and "\0" not in value
+    if option.kind is Address:
+        return type(value) is str and _is_address(value)
     if option.kind is int:
         return type(value) is int and 1 <= value <= (option.most or 0)
     return type(value) is bool
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _expected(option: Option) -> str:
@@ -148,6 +161,8 @@ def _expected(option: Option) -> str:
         return f"{', '.join(option.choices[:-1])} or {option.choices[-1]}"
     if option.kind is Path:
         return "a path in quotes"
+    if option.kind is Address:
+        return "host:port, [address]:port or :port in quotes"
     if option.kind is int:
         return f"a whole number from 1 to {option.most}"
     return "true or false"

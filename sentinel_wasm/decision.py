@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 # Named tuples where one is made for each result: a frozen dataclass takes several times as long.
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    pass
+    number: ClassVar[int] = 0
 
 
 ALLOWED = Allow()
@@ -19,23 +19,28 @@ ALLOWED = Allow()
 
 @dataclass(frozen=True, slots=True)
 class Block:
+    number: ClassVar[int] = 1
     status: int = 403
     body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
+    number: ClassVar[int] = 2
     url: str
     status: int = 302
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
+    number: ClassVar[int] = 3
     type: str
     params: Mapping[str, str]
 
 
 Verdict = Allow | Block | Redirect | Challenge
+VERDICTS = ("allow", "block", "redirect", "challenge")
+"""Their names, by their numbers: as such they are counted."""
 
 
 class HeaderOp(NamedTuple):

@@ -16,6 +16,24 @@ SentinelWasmError
     └── EventError          only this event cannot be understood
 """
 
+from __future__ import annotations
+
+KINDS = (
+    "trap",  # the guest trapped
+    "exit",  # it called proc_exit or abort
+    "deadline",  # it was interrupted, or its worker did not report in time
+    "late",  # the deadline had passed before it could be asked
+    "memory",  # it, or the agent, had no memory left for it
+    "pointer",  # it gave a buffer outside its memory
+    "result",  # its result breaks the ABI
+    "refused",  # its on_configure returned an error
+    "paused",  # it keeps failing, and is not started for now
+    "overload",  # more events came than it can take
+    "event",  # the proxy's event could not be understood
+    "internal",  # a defect of this agent
+)
+"""What events fail by: ModuleError's `kind`, and the last two."""
+
 
 class SentinelWasmError(Exception):
     """The base of every error this package raises on purpose."""
@@ -38,7 +56,14 @@ class SocketError(UserError):
 
 
 class ModuleError(SentinelWasmError):
-    """The module failed on one event; `str(error)` is the reason an operator reads."""
+    """The module failed on one event; `str(error)` is the reason an operator reads, `kind` one of KINDS."""
+
+    kind = "internal"
+
+    def __init__(self, reason: str, kind: str | None = None) -> None:
+        super().__init__(reason)
+        if kind is not None:
+            self.kind = kind
 
 
 class GuestFault(ModuleError):
@@ -47,21 +72,29 @@ class GuestFault(ModuleError):
     `code` is wasmtime's trap code (wasmtime/trap.h), or None where there is none.
     """
 
-    def __init__(self, reason: str, code: int | None = None) -> None:
-        super().__init__(reason)
+    kind = "trap"
+
+    def __init__(self, reason: str, code: int | None = None, kind: str | None = None) -> None:
+        super().__init__(reason, kind)
         self.code = code
 
 
 class ResultError(ModuleError):
     """The result is not what guest-abi.md, "What the hooks return", allows."""
 
+    kind = "result"
+
 
 class TooLate(ModuleError):
     """The event's deadline has passed before the module could be asked."""
 
+    kind = "late"
+
 
 class Overload(ModuleError):
     """More events come than the module can take: this one is answered without it."""
+
+    kind = "overload"
 
 
 class ProtocolError(SentinelWasmError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
@@ -11,6 +12,34 @@ HeaderValues = Literal["joined", "list"]
 ChallengeFallback = Literal["none", "block"]
 Dispatch = Literal["auto", "inline", "threads"]
 Isolation = Literal["pooled", "request"]
+
+
+_ADDRESS = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:\s]*)):(\d{1,5})", re.ASCII)
+
+
+class Address(NamedTuple):
+    """Where to listen over TCP."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, `[::1]:port`, or `:port` for 127.0.0.1. Raises ValueError that says what is wrong."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not host:port, [address]:port or :port")
+    host, port = found[1] or found[2] or "127.0.0.1", int(found[3])
+    if port > 65_535:
+        raise ValueError(f"there is no port {port}")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host!r} is not a host's name") from None
+    return Address(host, port)
 
 
 def _option(
@@ -120,6 +149,11 @@ class Settings:
     max_module_size: int = _option(
         "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64, most=4096
     )
+    admin: Address | None = _option(
+        "WASM_ADMIN",
+        "Address for metrics and health over HTTP: host:port, or :port for 127.0.0.1.",
+        default=None,
+    )
     cache_dir: Path | None = _option(
         "WASM_CACHE_DIR",
         "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",
@@ -131,7 +165,7 @@ class Settings:
 class Option(NamedTuple):
     """One option as the command line, the configuration file and its schema have it.
 
-    `kind` is bool, int, Path, or str where there are `choices`. A number is from 1 to `most`.
+    `kind` is bool, int, Path, Address, or str where there are `choices`. A number is from 1 to `most`.
     """
 
     field: str
@@ -166,4 +200,6 @@ def options() -> list[Option]:
 def _kind(hint: Any) -> type:
     if hint in (Path, Path | None):
         return Path
+    if hint == Address | None:
+        return Address
     return str if get_args(hint) else hint

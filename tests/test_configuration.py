@@ -19,7 +19,7 @@ from sentinel_wasm.cli.agent import command
 from sentinel_wasm.cli.schema import schema
 from sentinel_wasm.configuration import Configuration
 from sentinel_wasm.errors import ConfigurationError
-from sentinel_wasm.settings import Option, options
+from sentinel_wasm.settings import Address, Option, options, parse_address
 
 from .conftest import ROOT
 from .test_cli import assert_one_line, run
@@ -61,7 +61,11 @@ def test_every_option_may_stand_in_the_file(here: Path) -> None:
     file = read(text)
     for line, option in enumerate(options(), 1):
         expected = example(option)
-        assert file.values[option.field] == (here / expected if option.kind is Path else expected)
+        if option.kind is Path:
+            expected = here / expected
+        elif option.kind is Address:
+            expected = parse_address(expected)
+        assert file.values[option.field] == expected
         assert file.origins[option.field] == f"agent.toml:{line}"
 
 
@@ -71,6 +75,8 @@ def example(option: Option) -> Any:
         return option.choices[-1]
     if option.kind is bool:
         return not option.default
+    if option.kind is Address:
+        return "[::1]:9090"
     return 2 if option.kind is int else f"{option.name}.path"
 
 
@@ -290,6 +296,8 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
     if option.kind is int:
         assert option.most is not None
         return st.integers(1, option.most)
+    if option.kind is Address:
+        return st.sampled_from([":9090", "localhost:80", "[::1]:65535"]).map(parse_address)
     return st.from_regex(r"/[a-zé \"'\\#=\x7f]{0,9}[a-z]", fullmatch=True).map(Path)
 
 
@@ -307,7 +315,7 @@ def given_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
 
 
 def in_toml(value: Any) -> str:
-    return toml.written(str(value) if isinstance(value, Path) else value)
+    return toml.written(str(value) if isinstance(value, Path | Address) else value)
 
 
 @settings(max_examples=60, deadline=None)
@@ -441,7 +449,9 @@ TABLE = st.fixed_dictionaries(
     },
 )
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    option.name: values_of(option).map(lambda value: str(value) if isinstance(value, Path) else value)
+    option.name: values_of(option).map(
+        lambda value: str(value) if isinstance(value, Path | Address) else value
+    )
     | ANYTHING
     | st.just((option.most or 0) + 1)
     for option in options()

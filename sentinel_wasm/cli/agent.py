@@ -15,10 +15,11 @@ from sentinel_wasm import __version__, logs
 from sentinel_wasm.cli import shown
 from sentinel_wasm.configuration import Configuration
 from sentinel_wasm.errors import ConfigurationError, UserError
-from sentinel_wasm.settings import Option, Settings, options
+from sentinel_wasm.settings import Address, Option, Settings, options, parse_address
 
 PROGRAM = "sentinel-wasm-agent"
 _SHOWN = 2000  # characters of a message
+_CHECK = "--check-health"
 
 
 class _Path(click.Path):
@@ -28,6 +29,16 @@ class _Path(click.Path):
         if value == "":
             self.fail("The path is empty.", param, ctx)  # pathlib takes it for the current directory
         return super().convert(value, param, ctx)
+
+
+def address(text: str | Address) -> Address:
+    """A type of option; a file has been read already."""
+    if isinstance(text, Address):
+        return text
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
 
 
 def _option(option: Option) -> click.Option:
@@ -43,6 +54,7 @@ def _option(option: Option) -> click.Option:
         bool: None,
         int: click.IntRange(min=1, max=option.most),
         Path: _Path(path_type=Path),
+        Address: address,
     }
     return click.Option(
         names,
@@ -63,9 +75,11 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
         context.default_map = file.values
 
 
-def _run(*, print_config: bool, **values: Any) -> None:
+def _run(*, print_config: bool, check_health: bool, **values: Any) -> None:
     context = click.get_current_context()
     file: Configuration | None = context.obj
+    if check_health:
+        _check(values["admin"])
     if print_config:
         origins = {option.field: _origin(context, option) for option in options()}
         click.echo(shown.as_toml(values, origins, file).encode(), nl=False)
@@ -95,6 +109,16 @@ def _origin(context: click.Context, option: Option) -> str:
     return file.origins.get(option.field, "default") if file else "default"
 
 
+def _check(asked: Address | None) -> NoReturn:
+    from sentinel_wasm.cli import health
+
+    if asked is None or asked.port == 0:
+        raise click.UsageError(f"{_CHECK} wants the agent's --admin address, or WASM_ADMIN.")
+    is_ready, says = health.check(asked)
+    click.echo(says)
+    sys.exit(0 if is_ready else 1)
+
+
 def command() -> click.Command:
     made = click.Command(
         PROGRAM,
@@ -113,6 +137,11 @@ def command() -> click.Command:
             *map(_option, options()),
             click.Option(
                 ["--print-config"], is_flag=True, help="Show each option's value and origin, and exit."
+            ),
+            click.Option(
+                [_CHECK],
+                is_flag=True,
+                help="Ask the agent that has this --admin address whether it serves: exit status 0 or 1.",
             ),
         ],
         help="Answer a Sentinel or Zentinel proxy's events with what a WebAssembly module decides.",

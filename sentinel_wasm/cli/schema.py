@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sentinel_wasm.settings import Option, options
+from sentinel_wasm.settings import Address, Option, options
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -41,6 +41,8 @@ def _property(option: Option) -> dict[str, Any]:
         made["type"] = "boolean"
     elif option.kind is int:
         made |= {"type": "integer", "minimum": 1, "maximum": option.most}
+    elif option.kind is Address:
+        made |= {"type": "string", "pattern": r"^(\[[^\[\]\s]+\]|[^\[\]:\s]*):[0-9]{1,5}$"}
     else:
         made |= {"type": "string", "pattern": r"^[^\u0000]+$"}
     if option.default is not None:

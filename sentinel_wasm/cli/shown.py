@@ -8,7 +8,7 @@ from typing import Any
 
 from sentinel_wasm import toml
 from sentinel_wasm.configuration import Configuration
-from sentinel_wasm.settings import options
+from sentinel_wasm.settings import Address, options
 
 
 def as_toml(values: dict[str, Any], origins: dict[str, str], file: Configuration | None) -> str:
@@ -32,5 +32,11 @@ def _config_lines(file: Configuration, config: dict[str, Any]) -> Iterator[str]:
 def _line(key: str, value: Any, origin: str) -> str:
     if value is None:
         return f"# {key} is not set"
-    text = str(value.absolute()) if isinstance(value, Path) else value
+    text = (
+        str(value.absolute())
+        if isinstance(value, Path)
+        else str(value)
+        if isinstance(value, Address)
+        else value
+    )
     return f"{key} = {toml.written(text)}  # {toml.escaped(origin)}"

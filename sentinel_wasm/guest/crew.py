@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sentinel_wasm._metrics import Counts
 from sentinel_wasm._workers import END, START, Job, Workers
 from sentinel_wasm.errors import ModuleError, Overload
 from sentinel_wasm.guest.limits import Limits
@@ -48,12 +49,15 @@ class Call:
 class Crew:
     """The workers and what they have to do. Everything is called on one thread, the event loop's."""
 
-    def __init__(self, size: int, limits: Limits, queue_limit: int, output: GuestOutput) -> None:
+    def __init__(
+        self, size: int, limits: Limits, queue_limit: int, output: GuestOutput, counts: Counts
+    ) -> None:
         self.load = [0] * size
         self._limit_ms = limits.event_ms
         self._limit_ns = limits.event_ms * 1_000_000
         self._queue_limit = queue_limit
         self._output = output
+        self._counts = counts
         self._expected_ns = [0] * size
         self._calls: dict[Job, Call] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,6 +129,10 @@ class Crew:
             records, dropped = job.take_output()
             if records or dropped:
                 self._output.write(records, dropped, call.correlation_id)
+            if call.hook not in (START, END):
+                self._counts.waited(job.waited_ns)
+                if job.called_ns:
+                    self._counts.called(job.called_ns)
             if call.hook not in (START, END) and not job.had_no_time:
                 expected_ns = self._expected_ns[place.worker]
                 self._expected_ns[place.worker] += (job.took_ns - expected_ns) // _WEIGHT
@@ -147,4 +155,4 @@ class Crew:
                 break
             late.append(call)
         for call in late:
-            call.answer(ModuleError(f"deadline of {self._limit_ms} ms exceeded"))
+            call.answer(ModuleError(f"deadline of {self._limit_ms} ms exceeded", "deadline"))

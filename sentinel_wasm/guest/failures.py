@@ -32,6 +32,11 @@ class Failures:
     def degraded(self) -> bool:
         return self.row >= IN_A_ROW
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the module is degraded; None: it is not."""
+        return f"the module keeps failing; last: {self._reason}" if self.degraded else None
+
     def failed(self, reason: str, now_ns: int, *, pauses: bool = True) -> None:
         """`pauses`: an instance has to be started for it."""
         self.row += 1

@@ -18,6 +18,8 @@ _SHOWN = 200  # characters of a module's own text in a reason
 class ConfigRefused(GuestFault):
     """The module's `on_configure` returned an error; the message is the module's own."""
 
+    kind = "refused"
+
 
 def check_configured(result: bytes | None) -> None:
     """Look at what `on_configure` returned. Raises ConfigRefused, and ResultError where it is nonsense."""

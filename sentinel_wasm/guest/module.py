@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -29,12 +30,13 @@ class Module:
     """A compiled module whose exports and imports fit the ABI.
 
     `hooks[n]` says whether `abi.HOOKS[n]` is exported; `first_hook` is the first of them in a request.
-    `from_cache`: it was compiled by an earlier start.
+    `sha256` is the file's digest; `from_cache`: it was compiled by an earlier start.
     """
 
     def __init__(self, engine: Engine, wasm: bytes, name: str, cache: Cache = NO_CACHE) -> None:
         """Raises ModuleLoadError with everything that is wrong."""
         self.name = name
+        self.sha256 = hashlib.sha256(wasm).hexdigest()
         self.engine = engine
         sections.check_magic(wasm, name)
         try:

@@ -22,7 +22,7 @@ def least_busy(load: Sequence[int]) -> int:
 class Place:
     """An instance and the worker that runs it when it does not run on the event loop."""
 
-    __slots__ = ("expires_ns", "guest", "instance", "worker")
+    __slots__ = ("_memory_bytes", "expires_ns", "guest", "instance", "worker")
 
     def __init__(self, instance: Instance, worker: int) -> None:
         self.instance = instance
@@ -30,11 +30,18 @@ class Place:
         self.guest.place = self
         self.worker = worker
         self.expires_ns = 0
+        self._memory_bytes = 0
 
     @property
     def is_lost(self) -> bool:
         """Its instance has failed, and is not being started."""
         return self.guest.pending == 0 and not self.guest.usable
+
+    def memory_bytes(self) -> int:
+        """Of its instance; as it was when last asked, while a worker has it."""
+        if self.guest.pending == 0:
+            self._memory_bytes = self.guest.memory_bytes
+        return self._memory_bytes
 
 
 class Places(Protocol):

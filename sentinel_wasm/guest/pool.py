@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from sentinel_wasm._fastpath import GuestCall, Pace
+from sentinel_wasm._metrics import Counts
 from sentinel_wasm._quick import Inline
 from sentinel_wasm._workers import END, START, Job
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError, Overload, TooLate
@@ -61,8 +62,10 @@ class Pool:
         queue_limit: int = 1024,
         request_instances: int = 256,
         config: Any = None,
+        counts: Counts | None = None,
     ) -> None:
         """`config` (as JSON has it) is what every instance starts with, until `configure` gives another.
+        `counts` gets the times of calls.
 
         Raises ModuleLoadError where an instance cannot be started or refuses it, and EventError where it is
         nested too deeply.
@@ -79,7 +82,8 @@ class Pool:
         self._slow_at_ns = 0
         self._holding = False
         self._plan = module.plan()
-        self._pace = Pace()
+        counts = counts or Counts()
+        self._pace = Pace(counts)
         self._output = GuestOutput()
         # None where the module has no `on_configure`.
         self._config = inputs.configure(config) if module.hooks[abi.ON_CONFIGURE] else None
@@ -97,7 +101,7 @@ class Pool:
             self._places = pooled
             self.inline = Inline([place.guest for place in pooled], pooled.pins)
         self._open_inline()
-        self._crew = Crew(size, limits, queue_limit, self._output)
+        self._crew = Crew(size, limits, queue_limit, self._output, counts)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -120,6 +124,11 @@ class Pool:
     def pending(self) -> int:
         """Events that are with workers."""
         return self._crew.pending
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all its instances."""
+        return sum(place.memory_bytes() for place in self._places)
 
     @property
     def is_at_rest(self) -> bool:
@@ -230,7 +239,7 @@ class Pool:
 
     def _check_may_start(self, now_ns: int) -> None:
         if not self.failures.may_start(now_ns):
-            raise ModuleError(self.failures.pause(now_ns))
+            raise ModuleError(self.failures.pause(now_ns), "paused")
 
     def _start_for_request(self, place: Place, deadline_ns: int) -> None:
         if self.failures.row:
@@ -254,14 +263,14 @@ class Pool:
         if job.had_no_time:
             return Overload(f"an instance was not free for most of its {self.limits.event_ms} ms")
         if job.was_held:
-            return ModuleError(self.failures.pause(now_ns))
+            return ModuleError(self.failures.pause(now_ns), "paused")
         self._look_at_time(job, now_ns)
         try:
             check_configured(job.configured)
         except ModuleError as error:
             self._end(call.place)
             self._count_failure(error, now_ns)
-            return ModuleError(f"the module cannot be started again: {error}")
+            return ModuleError(f"the module cannot be started again: {error}", error.kind)
         failure = job.failure()
         if failure is not None and not job.is_sound:
             if isinstance(failure, GuestFault):
@@ -388,7 +397,7 @@ class Pool:
         if self._config is None or data == self._config:
             return None
         if self._change is not None:
-            return ModuleError("another configuration is being applied")
+            return ModuleError("another configuration is being applied", "refused")
         self._begin_change(data, deadline_ns, answered)
         return LATER
 

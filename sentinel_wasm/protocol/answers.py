@@ -26,6 +26,7 @@ from sentinel_wasm.decision import (
 )
 
 _TAIL = b"{}}}"
+_ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
 
 
 def encode(decision: Decision, version: int, *, chunk_index: int = 0, websocket: str | None = None) -> bytes:
@@ -92,3 +93,28 @@ def _mutation(mutation: BodyMutation | None, chunk_index: int, *, raw: bool) -> 
         "data": data,
         "chunk_index": chunk_index if mutation.chunk_index is None else mutation.chunk_index,
     }
+
+
+def unchallenged(decision: Decision) -> Decision:
+    """A challenge as a block, for proxies that let challenges through (agent-protocol.md, section 6)."""
+    verdict = decision.verdict
+    if not isinstance(verdict, Challenge):
+        return decision
+    body = f"Blocked: this request must pass a challenge ({verdict.type}) that the proxy cannot present."
+    return decision._replace(verdict=Block(403, body))
+
+
+def for_response_body(decision: Decision, data: bytes, *, echo: bool) -> Decision:
+    """A mutation where v2's proxy needs one for a chunk of `data` (agent-protocol.md, section 6).
+
+    It ignores a block of a response body and would send the body: a replacement keeps it back. And it cuts
+    long bodies that nothing replaces: with `echo`, one that is to pass is replaced by itself.
+    """
+    verdict, body = decision.verdict, decision.response_body
+    if body is not None and body.data is not None:
+        return decision
+    if not isinstance(verdict, Allow):
+        data = ((verdict.body if isinstance(verdict, Block) else None) or "Blocked").encode()
+    elif not echo or len(data) > _ECHO_BYTES:
+        return decision
+    return decision._replace(response_body=BodyMutation(data, body.chunk_index if body else None))

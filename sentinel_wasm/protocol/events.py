@@ -5,12 +5,15 @@ The parsers take a payload as orjson gives it and raise EventError where its sha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import orjson
+
 from sentinel_wasm import base64
-from sentinel_wasm.errors import EventError
+from sentinel_wasm.errors import EventError, FrameError
 
 
 class EventKind(IntEnum):
@@ -50,6 +53,8 @@ EVENT_TYPES = {
     0x16: EventKind.GUARDRAIL_INSPECT,
     0x17: EventKind.CONFIGURE,
 }
+
+_ID_IN_BROKEN_JSON = re.compile(rb'"correlation_id"\s*:\s*"([\w.:-]{1,200})"', re.ASCII)
 
 Headers = dict[str, Any]
 
@@ -219,3 +224,23 @@ def parse(kind: EventKind, payload: Any) -> Event:
     if type(payload) is not dict:
         raise EventError(f"the payload is {_found(payload)}, expected an object")
     return _PARSERS[kind](payload)
+
+
+def loads(frame: bytes) -> Any:
+    """An event's JSON. Raises EventError."""
+    try:
+        return orjson.loads(frame)
+    except orjson.JSONDecodeError as error:
+        raise EventError(f"not JSON: {error}") from None
+
+
+def salvaged_id(frame: bytes) -> str:
+    """The correlation id of an event whose JSON is broken, where only one stands in it.
+
+    Closing instead costs a v2 proxy the connection for good (agent-protocol.md, section 6); where there is no
+    other way: FrameError.
+    """
+    found = set(_ID_IN_BROKEN_JSON.findall(frame))
+    if len(found) != 1:
+        raise FrameError("an event without a readable correlation id cannot be answered")
+    return str(found.pop(), "ascii")

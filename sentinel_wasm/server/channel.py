@@ -1,24 +1,34 @@
 """What a supervisor and one of its workers say to each other.
 
-Orders go down a socket: how to start, then connections; where it ends, the worker drains and ends. Reports
-come up a pipe; where it ends, the worker is gone. One socket for both would not do: where a peer dies
-without having read everything, libuv gives the socket up instead of calling its reader.
+Orders go down a socket: how to start, then connections, and questions for metrics; where it ends, the worker
+drains and ends. Reports come up a pipe; where it ends, the worker is gone. One socket for both would not do:
+where a peer dies without having read everything, libuv gives the socket up instead of calling its reader.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import socket
-from typing import NamedTuple
+from enum import Enum
+from typing import Final, Literal, NamedTuple
 
+from sentinel_wasm.metrics import Samples
 from sentinel_wasm.settings import Settings
 
-# Reports, a byte each. What follows FAILED, to the end, is the reason; it comes before READY only.
+# Reports, a byte each, but for SAMPLES, behind which length (SAMPLES_HEAD bytes in all) and JSON follow. What
+# follows FAILED, to the end, is the reason; it comes before READY only.
 READY = b"r"
 FAILED = b"!"
 TAKEN = b"t"
 CLOSED = b"c"
+DEGRADED = b"d"
+WORKS_AGAIN = b"w"
+SAMPLES = b"s"
+SAMPLES_HEAD = 5
+
+_ASK = b"?"
 
 
 class Start(NamedTuple):
@@ -34,6 +44,14 @@ class Dealt(NamedTuple):
 
     connection: socket.socket
     accepted_ns: int
+
+
+class _Asked(Enum):
+    ASKED = 0
+
+
+ASKED: Final = _Asked.ASKED
+"""The order to report the worker's metrics."""
 
 
 def orders() -> tuple[socket.socket, socket.socket]:
@@ -67,11 +85,32 @@ def send_connection(end: socket.socket, dealt: Dealt) -> None:
     socket.send_fds(end, [dealt.accepted_ns.to_bytes(8, "little")], [dealt.connection.fileno()])
 
 
-def receive_connection(end: socket.socket) -> Dealt | None:
-    """None where orders end. Raises BlockingIOError, and OSError where no descriptor is left for it."""
+def ask(end: socket.socket) -> None:
+    """Raises OSError as `send_connection`."""
+    end.send(_ASK)
+
+
+def receive_order(end: socket.socket) -> Dealt | Literal[_Asked.ASKED] | None:
+    """None where orders end. Raises BlockingIOError, and OSError where a connection finds no descriptor."""
     data, descriptors, _, _ = socket.recv_fds(end, 8, 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
+    if data == _ASK:
+        return ASKED
     if not descriptors:
         raise OSError("too many open files")
     return Dealt(socket.socket(fileno=descriptors[0]), int.from_bytes(data, "little"))
+
+
+def samples_report(samples: Samples) -> bytes:
+    data = json.dumps(samples).encode()
+    return SAMPLES + len(data).to_bytes(SAMPLES_HEAD - 1, "little") + data
+
+
+def read_samples(said: bytearray) -> tuple[Samples, int] | None:
+    """The metrics that reports begin with, and how many bytes they are; None: they are not all here yet."""
+    size = SAMPLES_HEAD + int.from_bytes(said[1:SAMPLES_HEAD], "little")
+    if len(said) < SAMPLES_HEAD or len(said) < size:
+        return None
+    samples: Samples = json.loads(said[SAMPLES_HEAD:size])
+    return samples, size

@@ -54,6 +54,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self.send = self._transport.write
         self._connections.add(self)
+        self._agent.counts.connections += 1
         self._clock.watch(self)
 
     def connection_lost(self, error: Exception | None) -> None:

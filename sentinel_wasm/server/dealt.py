@@ -21,6 +21,7 @@ from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.heap import Heap
 from sentinel_wasm.server.run import drain, hook_names, settle, started_agent, tell_health
+from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("worker")
@@ -43,8 +44,8 @@ async def _serve(
     orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent, module: Module
 ) -> None:
     loop = asyncio.get_running_loop()
-    dealt = DealtConnections(orders, reports_fd, agent, settings.proxy_timeout_ms)
-    agent.attach(loop, lambda degraded: tell_health(dealt.open, degraded=degraded))
+    dealt = DealtConnections(orders, reports_fd, settings, agent, module)
+    agent.attach(loop, lambda degraded: dealt.tell_health(degraded=degraded))
     settle()
     _log.info(
         "ready",
@@ -60,19 +61,21 @@ async def _serve(
 class DealtConnections:
     """The connections of this worker. Made on the event loop that serves them."""
 
-    def __init__(self, orders: socket.socket, reports_fd: int, agent: Agent, proxy_timeout_ms: int) -> None:
-        """`proxy_timeout_ms`: when a v1 proxy gives an event up."""
+    def __init__(
+        self, orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent, module: Module
+    ) -> None:
         self.open: set[Connection] = set()
+        self._status = Status(settings, agent, module, self.open)
         self._orders = orders
         self._reports_fd = reports_fd
         self._unsaid = bytearray()
-        self._proxy_timeout_ms = proxy_timeout_ms
+        self._proxy_timeout_ms = settings.proxy_timeout_ms
         self._loop = asyncio.get_running_loop()
         self._make = partial(
             _Connection,
             partial(self._report, channel.CLOSED),
             agent,
-            proxy_timeout_ms,
+            settings.proxy_timeout_ms,
             LoopClock(self._loop),
             Heap(self._loop),
             self.open,
@@ -90,9 +93,14 @@ class DealtConnections:
         self._loop.remove_reader(self._orders)
         await asyncio.gather(*self._opening)
 
+    def tell_health(self, *, degraded: bool) -> None:
+        """To v2 proxies, and to the supervisor."""
+        tell_health(self.open, degraded=degraded)
+        self._report(channel.DEGRADED if degraded else channel.WORKS_AGAIN)
+
     def _take(self) -> None:
         try:
-            dealt = channel.receive_connection(self._orders)
+            dealt = channel.receive_order(self._orders)
         except BlockingIOError:
             return
         except OSError as error:
@@ -101,6 +109,9 @@ class DealtConnections:
             return
         if dealt is None:
             self._ended.set()
+            return
+        if dealt is channel.ASKED:
+            self._report(channel.samples_report(self._status.samples()))
             return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)

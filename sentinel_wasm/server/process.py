@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections import deque
 
+from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import channel
 
 _READ_BYTES = 65_536
@@ -26,9 +28,12 @@ class Process:
         """Starts it. Raises OSError where no process or descriptor is left for it."""
         self.number = start.worker
         self.is_ready = False
+        self.is_degraded = False
         self.connections = 0  # dealt to it and not closed
         self.untaken: deque[channel.Dealt] = deque()  # open here until it has them: it may die before
         self.failure = ""  # why it could not start, where it says so
+        self.samples: Samples = {}  # its metrics, as it last reported them
+        self._asked: asyncio.Future[None] | None = None
         self._said = bytearray()
         self._orders, orders = channel.orders()
         channel.send_start(self._orders, start)
@@ -57,18 +62,55 @@ class Process:
         self.connections += 1
         return True
 
+    async def ask(self, patience_s: float) -> None:
+        """Have it report `samples` anew, if it does so in time."""
+        if self._asked is None:
+            try:
+                channel.ask(self._orders)
+            except OSError:
+                return
+            self._asked = asyncio.get_running_loop().create_future()
+        asked = self._asked
+        await asyncio.wait([asked], timeout=patience_s)
+        # One that is late is asked again the next time.
+        if self._asked is asked:
+            self._asked = None
+
     def hear(self) -> bool:
         """Take in its reports, once `reports` can be read; False where it is gone."""
         data = os.read(self.reports, _READ_BYTES)
-        if self._said or data.startswith(channel.FAILED):
-            self._said += data
-            self.failure = self._said[1:].decode(errors="replace")
-            return bool(data)
-        self.is_ready = self.is_ready or data.startswith(channel.READY)
-        for _ in range(data.count(channel.TAKEN)):
-            self.untaken.popleft().connection.close()
-        self.connections -= data.count(channel.CLOSED)
+        self._said += data
+        while self._said and self._take_in(bytes(self._said[:1])):
+            pass
         return bool(data)
+
+    def _take_in(self, report: bytes) -> bool:
+        """The next report; False where it has not come whole."""
+        size = 1
+        if report == channel.FAILED:
+            self.failure = self._said[1:].decode(errors="replace")
+            return False
+        if report == channel.SAMPLES:
+            found = channel.read_samples(self._said)
+            if found is None:
+                return False
+            self.samples, size = found
+            self._answer()
+        elif report == channel.READY:
+            self.is_ready = True
+        elif report in (channel.DEGRADED, channel.WORKS_AGAIN):
+            self.is_degraded = report == channel.DEGRADED
+        elif report == channel.TAKEN:
+            self.untaken.popleft().connection.close()
+        elif report == channel.CLOSED:
+            self.connections -= 1
+        del self._said[:size]
+        return True
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and not asked.done():
+            asked.set_result(None)
 
     def end(self) -> None:
         """Have it drain and end, or kill it where it does not serve yet."""
@@ -82,6 +124,7 @@ class Process:
     def bury(self) -> str:
         """How it ended."""
         self._close()
+        self._answer()
         status = self._process.wait()
         if self.failure:
             return self.failure

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -24,10 +24,11 @@ from sentinel_wasm.guest.cache import Cache
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.server import listener
+from sentinel_wasm.server import admin, listener
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.heap import Heap
+from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("server")
@@ -116,15 +117,9 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     connections: set[Connection] = set()
-    clock = LoopClock(loop)
-    heap = Heap(loop)
+    status = Status(settings, agent, module, connections)
     agent.attach(loop, lambda degraded: tell_health(connections, degraded=degraded))
-    sock = listener.listen(settings.socket)
-    ours = listener.identity(settings.socket)
-    try:
-        server = await loop.create_unix_server(
-            lambda: Connection(agent, settings.proxy_timeout_ms, clock, heap, connections), sock=sock
-        )
+    async with admin.serving(settings.admin, status), _accepting(settings, agent, connections):
         settle()
         _log.info(
             "listening",
@@ -136,6 +131,22 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
             version=__version__,
         )
         await stop.wait()
+        status.is_draining = True
+
+
+@contextlib.asynccontextmanager
+async def _accepting(settings: Settings, agent: Agent, connections: set[Connection]) -> AsyncIterator[None]:
+    """Accept connections at the socket meanwhile; afterwards drain them. Raises SocketError."""
+    loop = asyncio.get_running_loop()
+    clock = LoopClock(loop)
+    heap = Heap(loop)
+    sock = listener.listen(settings.socket)
+    ours = listener.identity(settings.socket)
+    try:
+        server = await loop.create_unix_server(
+            lambda: Connection(agent, settings.proxy_timeout_ms, clock, heap, connections), sock=sock
+        )
+        yield
         server.close()
         await drain(connections)
     finally:

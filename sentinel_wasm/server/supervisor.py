@@ -14,9 +14,10 @@ from collections.abc import Iterable
 
 import structlog
 
-from sentinel_wasm import __version__
+from sentinel_wasm import __version__, metrics
 from sentinel_wasm.errors import UserError
-from sentinel_wasm.server import channel, listener
+from sentinel_wasm.metrics import Samples
+from sentinel_wasm.server import admin, channel, listener
 from sentinel_wasm.server.process import Process
 from sentinel_wasm.settings import Settings
 
@@ -25,6 +26,7 @@ _log = structlog.stdlib.get_logger("supervisor")
 _END_S = 8.0  # workers drain for 5 s at most
 _SOON_S = 20.0  # what dies again so soon after it was to start waits longer each time
 _PAUSE_S, _PAUSE_MOST_S = 1.0, 30.0
+_REPORT_S = 1.0  # a worker that is busy for longer is counted as it was
 
 
 def run(settings: Settings, *, header_names_given: bool) -> None:
@@ -41,11 +43,12 @@ async def _supervise(settings: Settings, *, header_names_given: bool) -> None:
     supervisor = Supervisor(settings, header_names_given=header_names_given)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    try:
-        if await supervisor.start():
-            await _listen(settings, supervisor)
-    finally:
-        await supervisor.end()
+    async with admin.serving(settings.admin, supervisor):
+        try:
+            if await supervisor.start():
+                await _listen(settings, supervisor)
+        finally:
+            await supervisor.end()
 
 
 async def _listen(settings: Settings, supervisor: Supervisor) -> None:
@@ -82,6 +85,8 @@ class Supervisor:
         self._pauses: dict[int, tuple[float, float]] = {}
         self._all_ready: asyncio.Future[None] = self._loop.create_future()
         self._is_ending = False
+        # What workers that have ended had counted, as far as they reported it.
+        self._ended: Samples = {}
 
     async def start(self) -> bool:
         """Start the workers; False where a signal came first. Raises UserError where one cannot start."""
@@ -108,6 +113,25 @@ class Supervisor:
         for worker in self._workers.values():
             _log.error("worker does not end: killed", worker=worker.number, pid=worker.pid)
             worker.kill()
+
+    # What the admin endpoint says
+
+    async def metrics(self) -> bytes:
+        """All workers' together: counters never go down, whichever of them end."""
+        workers = list(self._workers.values())
+        await asyncio.gather(*(worker.ask(_REPORT_S) for worker in workers if worker.is_ready))
+        return metrics.text(
+            metrics.total([self._ended, *(worker.samples for worker in self._workers.values())])
+        )
+
+    def why_not_ready(self) -> str | None:
+        """As long as one worker serves, the agent does."""
+        if self._is_ending:
+            return "the agent is stopping"
+        ready = [worker for worker in self._workers.values() if worker.is_ready]
+        if not ready:
+            return "no worker is ready"
+        return "the module keeps failing" if all(worker.is_degraded for worker in ready) else None
 
     # Connections
 
@@ -165,6 +189,7 @@ class Supervisor:
         self._loop.remove_reader(worker.reports)
         del self._workers[worker.number]
         reason = worker.bury()
+        self._ended = metrics.total([self._ended, metrics.lasting(worker.samples)])
         if not self._is_ending:
             self._replace(worker.number, reason, connections=worker.connections - len(worker.untaken))
 

@@ -1,0 +1,84 @@
+"""What one process says of itself: its metrics, and whether it serves."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from sentinel_wasm import __version__, metrics
+from sentinel_wasm._instances import ended_stores, live_stores, made_stores
+from sentinel_wasm._metrics import BOUNDS_NS
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.decision import VERDICTS
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.module import Module
+from sentinel_wasm.metrics import Samples, histogram, series
+from sentinel_wasm.server.connection import Connection
+from sentinel_wasm.settings import Settings
+
+_EVENTS = (*abi.HOOKS, "none")
+_PROTOCOLS = ("none", "v1", "v2")
+_DIGEST_SHOWN = 12
+
+
+class Status:
+    """Of the process that has this agent; `is_draining` is for who drains it."""
+
+    def __init__(
+        self, settings: Settings, agent: Agent, module: Module, connections: set[Connection]
+    ) -> None:
+        self.is_draining = False
+        self._agent = agent
+        self._connections = connections
+        self._info: Samples = {
+            series(
+                "module_info",
+                file=settings.module.name,
+                sha256=module.sha256[:_DIGEST_SHOWN],
+                from_cache="true" if module.from_cache else "false",
+            ): 1,
+            series("build_info", version=__version__, wasmtime=version("wasmtime")): 1,
+        }
+
+    async def metrics(self) -> bytes:
+        return metrics.text(self.samples())
+
+    def why_not_ready(self) -> str | None:
+        return "the agent is stopping" if self.is_draining else self._agent.trouble
+
+    def samples(self) -> Samples:
+        return {**self._counted(), **self._at_present(), **self._info}
+
+    def _counted(self) -> Samples:
+        counts = self._agent.counts
+        samples: Samples = {}
+        for hook, decisions in zip(_EVENTS, counts.decisions_by_hook, strict=True):
+            samples[series("events_total", hook=hook)] = sum(decisions)
+            for verdict, count in zip(VERDICTS, decisions, strict=True):
+                samples[series("decisions_total", hook=hook, decision=verdict)] = count
+        for kind, count in counts.errors.items():
+            samples[series("errors_total", kind=kind)] = count
+        for name, times in (
+            ("event_duration_seconds", counts.event_times),
+            ("guest_call_duration_seconds", counts.call_times),
+            ("queue_wait_seconds", counts.wait_times),
+        ):
+            samples |= histogram(name, BOUNDS_NS, *times)
+        samples[series("instances_created_total")] = made_stores()
+        samples[series("instances_discarded_total")] = ended_stores()
+        samples[series("connections_accepted_total")] = counts.connections
+        samples[series("answer_cache_hits_total")] = counts.cache_hits
+        samples[series("answer_cache_misses_total")] = counts.cache_misses
+        return samples
+
+    def _at_present(self) -> Samples:
+        protocols = [connection.frames.protocol for connection in self._connections]
+        return {
+            series("events_pending"): self._agent.pending,
+            series("instances"): live_stores(),
+            series("guest_memory_bytes"): self._agent.guest_memory_bytes,
+            series("module_degraded"): 0 if self._agent.trouble is None else 1,
+            **{
+                series("connections_open", protocol=name): protocols.count(number)
+                for number, name in enumerate(_PROTOCOLS)
+            },
+        }
