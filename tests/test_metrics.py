@@ -48,7 +48,9 @@ def obedient() -> str:
         fields.append(wat.data(at, result.encode()))
         body += on(method, f"(return {wat.returns(at, len(result))})")
     body += on("POINTER", f"(return {wat.returns(2**31, 10)})")
-    return wat.module(*fields, wat.hook(body + "(i64.const 0)"))
+    body += on("EXIT", "(call $proc_exit (i32.const 3))")
+    exits = wat.imported(f"{wat.WASI}.proc_exit", "i32")
+    return wat.module(*fields, wat.hook(body + "(i64.const 0)"), imports=exits)
 
 
 def ask(client: ClientV1 | ClientV2, method: str, identity: str = "id-1") -> dict[str, object]:
@@ -73,6 +75,7 @@ def test_counts_are_what_was_sent(start_agent: StartAgent, build_wat: BuildWat, 
             ("TRAP", 1),
             ("NONSENSE", 2),
             ("POINTER", 1),
+            ("EXIT", 1),
             ("FOREVER", 1),
         ]:
             for client in (old, new):
@@ -87,7 +90,8 @@ def test_counts_are_what_was_sent(start_agent: StartAgent, build_wat: BuildWat, 
         until(lambda: Scraped(agent).value("guest_call_duration_seconds_count") == sent.total())
         page = Scraped(agent)
         assert page.by("protocol", "connections_open") == {"v1": 1, "v2": 1}
-    failed = sent["TRAP"] + sent["NONSENSE"] + sent["POINTER"] + sent["FOREVER"]
+    lost = sent["TRAP"] + sent["POINTER"] + sent["EXIT"] + sent["FOREVER"]
+    failed = lost + sent["NONSENSE"]
     asked = "on_request_headers"
     assert page.by("decision", "decisions_total", hook=asked) == {
         "allow": sent["GET"] + sent["ALLOW"],
@@ -100,6 +104,7 @@ def test_counts_are_what_was_sent(start_agent: StartAgent, build_wat: BuildWat, 
         "trap": sent["TRAP"],
         "result": sent["NONSENSE"],
         "pointer": sent["POINTER"],
+        "exit": sent["EXIT"],
         "deadline": sent["FOREVER"],
         "event": 1,
     }
@@ -110,7 +115,7 @@ def test_counts_are_what_was_sent(start_agent: StartAgent, build_wat: BuildWat, 
     # A result of its own for v1 and v2 each, the first time.
     assert page.value("answer_cache_misses_total") == 2 * 2 + sent["NONSENSE"] + (dispatch == "threads") * 4
     assert page.value("connections_accepted_total") == 2
-    assert page.value("instances_created_total") >= 4 + sent["TRAP"] + sent["POINTER"] + sent["FOREVER"] - 1
+    assert page.value("instances_created_total") >= 4 + lost - 1
     assert page.value("guest_memory_bytes") > 0
 
 
@@ -212,7 +217,10 @@ def test_ready_while_the_module_serves(start_agent: StartAgent, build_wat: Build
     assert get(agent, "/readyz") == (200, "ready\n")
     page = Scraped(agent)
     assert page.value("module_degraded") == 0
-    assert page.by("kind", "errors_total")["trap"] == 10
+    errors = page.by("kind", "errors_total")
+    assert errors["trap"] == 10
+    assert errors["paused"] > 0
+    assert page.by("decision", "decisions_total") == {"block": sum(errors.values()), "allow": 1}
 
 
 def test_not_ready_while_the_agent_drains(start_agent: StartAgent, build_wat: BuildWat) -> None:
