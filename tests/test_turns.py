@@ -22,7 +22,7 @@ from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.heap import Heap
 from sentinel_wasm.settings import Settings
 
-from .fuzz.serving import Wire, loop, read
+from .fuzz.serving import Wire, read
 from .guest import wat
 
 EVENT = encode_v1(
@@ -113,25 +113,35 @@ def test_an_idle_loop_sleeps(served: Served) -> None:
 
 
 @pytest.fixture
-def busy() -> Iterator[tuple[Connection, Wire]]:
-    """A connection to an agent whose module takes its time; its loop runs only where a test says so."""
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One that runs only where a test says so."""
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def busy(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[Connection, Wire]]:
+    """A connection to an agent whose module takes its time."""
     settings = Settings(module=Path("m.wasm"), timeout_ms=10_000)
     agent = Agent(settings, Module(make_engine(), wat.binary(BUSY), "m.wasm"))
-    agent.attach(loop(), lambda degraded: None)
+    agent.attach(loop, lambda degraded: None)
     wire = Wire(agent)
-    connection = Connection(agent, 60_000, LoopClock(loop()), Heap(loop()), set())
+    connection = Connection(agent, 60_000, LoopClock(loop), Heap(loop), set())
     connection.connection_made(wire)
     yield connection, wire
     connection.connection_lost(None)
-    loop().run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(asyncio.sleep(0.01))
     agent.close()
 
 
-def test_an_answer_that_took_long_leaves_at_the_end_of_the_turn(busy: tuple[Connection, Wire]) -> None:
+def test_an_answer_that_took_long_leaves_at_the_end_of_the_turn(
+    loop: asyncio.AbstractEventLoop, busy: tuple[Connection, Wire]
+) -> None:
     connection, wire = busy
     read(connection, EVENT)
     assert wire.written == b""
-    loop().run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
     assert answers_in(wire.written) == 1
 
 
@@ -159,11 +169,13 @@ def test_an_error_does_not_cost_the_answers_before_it(busy: tuple[Connection, Wi
     assert wire.closed
 
 
-def test_answers_that_are_held_for_a_client_that_is_gone_are_dropped(busy: tuple[Connection, Wire]) -> None:
+def test_answers_that_are_held_for_a_client_that_is_gone_are_dropped(
+    loop: asyncio.AbstractEventLoop, busy: tuple[Connection, Wire]
+) -> None:
     connection, wire = busy
     read(connection, EVENT)
     connection.connection_lost(None)
-    loop().run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
     assert wire.written == b""
 
 
