@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from sentinel_wasm._json cimport (
-    Cursor, Span, integer, key, named, next_member, put, puts, scalar, take, text, white, word,
+    Cursor, Span, fnv1a, integer, key, named, next_member, put, puts, scalar, take, text, white, word,
 )
 
 cdef enum:
@@ -271,7 +271,7 @@ cdef bint pairs(Cursor* c, bint names) noexcept nogil:
     while more:
         if count == MOST_NAMES or not key(c, &name) or (names and not is_token(&name)):
             return False
-        hashes[count] = hash_of(&name)
+        hashes[count] = fnv1a(&name)
         for index in range(count):
             if hashes[index] == hashes[count]:
                 return False
@@ -288,15 +288,6 @@ cdef bint is_token(const Span* name) noexcept nogil:
         if not token_bytes[<uint8_t>name.at[index]]:
             return False
     return name.length != 0
-
-
-cdef uint32_t hash_of(const Span* name) noexcept nogil:
-    """FNV-1a."""
-    cdef uint32_t value = 2166136261
-    cdef size_t index
-    for index in range(name.length):
-        value = (value ^ <uint8_t>name.at[index]) * 16777619
-    return value
 
 
 # Writing: the values have been read before, so nothing in them can be wrong.

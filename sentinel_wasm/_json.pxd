@@ -6,7 +6,7 @@ fractions). After False the cursor is of no use. orjson writes strings that are 
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 
 ctypedef struct Cursor:
@@ -167,3 +167,12 @@ cdef inline bint next_member(Cursor* c, bint* more) noexcept nogil:
 cdef inline bint named(const Span* name, const char* what) noexcept nogil:
     cdef size_t length = strlen(what)
     return name.length == length and memcmp(name.at, what, length) == 0
+
+
+cdef inline uint32_t fnv1a(const Span* what) noexcept nogil:
+    """A hash of its bytes (FNV-1a)."""
+    cdef uint32_t value = 2166136261
+    cdef size_t index
+    for index in range(what.length):
+        value = (value ^ <uint8_t>what.at[index]) * 16777619
+    return value

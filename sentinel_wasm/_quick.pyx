@@ -5,14 +5,13 @@ What Python does for such an event is the specification: `agent.Agent.answer_v1`
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
-from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from sentinel_wasm._answers cimport ANSWER_FRAME, MOST_ANSWER_RATIO, MOST_RESULT, write_answer
 from sentinel_wasm._fastpath cimport REQUEST_HEADERS
 from sentinel_wasm._instances cimport Outcome, fault
-from sentinel_wasm._json cimport put, puts
+from sentinel_wasm._json cimport fnv1a, put, puts
 from sentinel_wasm._metrics cimport DECIDED_ALLOW, DECIDED_BLOCK, count_decision
 
 from sentinel_wasm.errors import ModuleError
@@ -57,21 +56,20 @@ cdef void release(Outgoing* out) noexcept nogil:
     out.capacity = 0
 
 
-cdef uint32_t hash_of(const char* data, size_t length) noexcept nogil:
-    """FNV-1a; its last step mixes the low bits, which are all that a small remainder looks at."""
-    cdef uint32_t value = 2166136261
-    cdef size_t index
-    for index in range(length):
-        value = (value ^ <uint8_t>data[index]) * 16777619
+cdef uint32_t place_of(const Span* id, uint32_t count) noexcept nogil:
+    """As `spread`. The last steps mix the hash's low bits, which are all that a small remainder looks at."""
+    cdef uint32_t value = fnv1a(id)
     value = (value ^ value >> 15) * <uint32_t>0x2c1b3c6d
-    return value ^ value >> 12
+    return (value ^ value >> 12) % count
 
 
 def spread(str correlation_id not None, int count) -> int:
     """Which of so many instances a request has, as long as nothing else says so."""
+    cdef Span id
     cdef Py_ssize_t length
-    cdef const char* data = PyUnicode_AsUTF8AndSize(correlation_id, &length)
-    return hash_of(data, <size_t>length) % <uint32_t>count
+    id.at = PyUnicode_AsUTF8AndSize(correlation_id, &length)
+    id.length = <size_t>length
+    return place_of(&id, <uint32_t>count)
 
 
 cdef class Inline:
@@ -93,7 +91,7 @@ cdef class Inline:
             return self.find(ascii(id), deadline_ns)
         if self.pinned and ascii(id) in self.pinned:
             return None
-        guest = self.guests[<Py_ssize_t>(hash_of(id.at, id.length) % <uint32_t>len(self.guests))]
+        guest = self.guests[<Py_ssize_t>place_of(id, <uint32_t>len(self.guests))]
         return None if guest.pending or not guest.guest.usable else guest
 
 
