@@ -151,6 +151,11 @@ cdef class Stream:
     def __dealloc__(self):
         release(&self.out)
 
+    def set_quick(self, QuickPath quick not None) -> None:
+        """Answer by this one from the next event on; not to be called while events are answered."""
+        self.quick = quick
+        self.counts = quick.counts
+
     def get_buffer(self, sizehint) -> FrameBuffer:
         return self.frames
 

@@ -50,12 +50,15 @@ class Agent:
     of the time; what it leaves alone is for these two.
     """
 
-    def __init__(self, settings: Settings, module: Module) -> None:
-        """Starts the module's instances. Raises ModuleLoadError."""
+    def __init__(self, settings: Settings, module: Module, counts: Counts | None = None) -> None:
+        """Starts the module's instances. `counts` is what an agent before this one counted in.
+
+        Raises ModuleLoadError.
+        """
         self._settings = settings
         self._limit_ns = settings.timeout_ms * 1_000_000
-        self._module = module
-        self.counts = Counts()
+        self.module = module
+        self.counts = counts or Counts()
         self._decided = self.counts.decided
         self._last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
         self._pool = Pool(
@@ -239,7 +242,7 @@ class Agent:
         self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
         """A header event: as `_run`, but nothing is made that only a worker would need."""
-        if not self._module.hooks[hook]:
+        if not self.module.hooks[hook]:
             self._decided(hook, ALLOWED.number)
             return answers.allow(version)
         try:
@@ -293,7 +296,7 @@ class Agent:
         response = kind is EventKind.RESPONSE_BODY_CHUNK
         hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
         finish = partial(self._body_answer, hook, chunk, version)
-        if not self._module.hooks[hook]:
+        if not self.module.hooks[hook]:
             return finish(None)
         if len(chunk.data) > _LARGE_CHUNK_BYTES:
             self._pool.leave_loop("a body chunk of over 64 KiB")
@@ -311,7 +314,7 @@ class Agent:
 
     def _body_answer(self, hook: int, chunk: events.BodyChunk, version: int, outcome: Outcome) -> bytes:
         decision = ALLOW
-        if self._module.hooks[hook]:
+        if self.module.hooks[hook]:
             decision = self._decision(hook, chunk.correlation_id, outcome)
             if self._pool.tracks_requests:
                 blocks = isinstance(decision.verdict, Block | Redirect)
@@ -339,7 +342,7 @@ class Agent:
     ) -> bytes | None:
         hook = abi.ON_REQUEST_COMPLETE
         finish = partial(self._complete_answer, event.correlation_id, version)
-        if not self._module.hooks[hook]:
+        if not self.module.hooks[hook]:
             return finish(None)
         data = inputs.request_complete(event.fields)
         return self._run(hook, data, event.correlation_id, version, deadline_ns, finish, reply)
@@ -396,7 +399,7 @@ class Agent:
             self.counts.took(seen_ns)
             reply(correlation_id, answer)
 
-        opens = opens and hook == self._module.first_hook
+        opens = opens and hook == self.module.first_hook
         try:
             self._pool.submit(hook, data, correlation_id, deadline_ns, answered, opens=opens)
         except ModuleError as error:
@@ -406,7 +409,7 @@ class Agent:
     def _look_for_end(self, hook: int, correlation_id: str, *, blocks: bool, is_last: bool = True) -> None:
         """Tell the pool when no event that the module has a hook for can follow."""
         if hook <= abi.ON_REQUEST_BODY and blocks:
-            is_over = not self._module.hooks[abi.ON_REQUEST_COMPLETE]
+            is_over = not self.module.hooks[abi.ON_REQUEST_COMPLETE]
         else:
             is_over = hook >= self._last_hook and is_last
         if is_over:

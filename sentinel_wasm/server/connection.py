@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import orjson
@@ -37,13 +38,15 @@ class Connection(Stream, asyncio.BufferedProtocol):
         clock: LoopClock,
         heap: Heap,
         connections: set[Connection],
+        lost: Callable[[], None] | None = None,
     ) -> None:
-        """`proxy_timeout_ms`: when a v1 proxy gives an event up."""
+        """`proxy_timeout_ms`: when a v1 proxy gives an event up; `lost` is called when it is lost."""
         super().__init__(agent.quick, clock, proxy_timeout_ms * 1_000_000)
         self._agent = agent
         self._clock = clock
         self._heap = heap
         self._connections = connections
+        self._lost = lost
         self._transport: asyncio.Transport
         self._draining = False
         self._is_broken = False  # what comes is not understood any more
@@ -64,6 +67,13 @@ class Connection(Stream, asyncio.BufferedProtocol):
         if self.frames.unread:
             _log.warning("client gone in the middle of a frame", unread_bytes=self.frames.unread)
             self._look_at_size(self.frames.unread)
+        if self._lost is not None:
+            self._lost()
+
+    def exchange(self, agent: Agent) -> None:
+        """Another agent answers from the next event on, which counts as the one before did."""
+        self._agent = agent
+        self.set_quick(agent.quick)
 
     def eof_received(self) -> bool:
         return False

@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 
 import structlog
 import uvloop
@@ -17,10 +16,8 @@ from sentinel_wasm.agent import Agent
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server import channel
-from sentinel_wasm.server.clock import LoopClock
-from sentinel_wasm.server.connection import Connection
-from sentinel_wasm.server.heap import Heap
-from sentinel_wasm.server.run import drain, hook_names, settle, started_agent, tell_health
+from sentinel_wasm.server.run import hook_names, settle, started_agent
+from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Settings
 
@@ -44,7 +41,7 @@ async def _serve(
     orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent, module: Module
 ) -> None:
     loop = asyncio.get_running_loop()
-    dealt = DealtConnections(orders, reports_fd, settings, agent, module)
+    dealt = DealtConnections(orders, reports_fd, settings, agent)
     agent.attach(loop, lambda degraded: dealt.tell_health(degraded=degraded))
     settle()
     _log.info(
@@ -55,31 +52,20 @@ async def _serve(
         from_cache=module.from_cache,
     )
     await dealt.take_all()
-    await drain(dealt.open)
+    await dealt.serving.drain()
 
 
 class DealtConnections:
     """The connections of this worker. Made on the event loop that serves them."""
 
-    def __init__(
-        self, orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent, module: Module
-    ) -> None:
-        self.open: set[Connection] = set()
-        self._status = Status(settings, agent, module, self.open)
+    def __init__(self, orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent) -> None:
+        self.serving = Serving(settings, agent, lambda: self._report(channel.CLOSED))
+        self._status = Status(self.serving)
         self._orders = orders
         self._reports_fd = reports_fd
         self._unsaid = bytearray()
         self._proxy_timeout_ms = settings.proxy_timeout_ms
         self._loop = asyncio.get_running_loop()
-        self._make = partial(
-            _Connection,
-            partial(self._report, channel.CLOSED),
-            agent,
-            settings.proxy_timeout_ms,
-            LoopClock(self._loop),
-            Heap(self._loop),
-            self.open,
-        )
         self._opening: set[asyncio.Task[object]] = set()
         self._ended = asyncio.Event()
         orders.setblocking(False)
@@ -95,7 +81,7 @@ class DealtConnections:
 
     def tell_health(self, *, degraded: bool) -> None:
         """To v2 proxies, and to the supervisor."""
-        tell_health(self.open, degraded=degraded)
+        self.serving.tell_health(degraded=degraded)
         self._report(channel.DEGRADED if degraded else channel.WORKS_AGAIN)
 
     def _take(self) -> None:
@@ -123,7 +109,8 @@ class DealtConnections:
             dealt.connection.close()
             self._report(channel.CLOSED)
             return
-        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, dealt.connection))
+        accepted = self._loop.connect_accepted_socket(self.serving.connection, dealt.connection)
+        task = self._loop.create_task(accepted)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -143,23 +130,3 @@ class DealtConnections:
         # A supervisor that does not read gets it with the next report; one that is gone, not at all.
         with contextlib.suppress(OSError):
             del self._unsaid[: os.write(self._reports_fd, self._unsaid)]
-
-
-class _Connection(Connection):
-    """Says when it is lost."""
-
-    def __init__(
-        self,
-        lost: Callable[[], None],
-        agent: Agent,
-        proxy_timeout_ms: int,
-        clock: LoopClock,
-        heap: Heap,
-        connections: set[Connection],
-    ) -> None:
-        super().__init__(agent, proxy_timeout_ms, clock, heap, connections)
-        self._lost = lost
-
-    def connection_lost(self, error: Exception | None) -> None:
-        super().connection_lost(error)
-        self._lost()

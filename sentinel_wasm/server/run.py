@@ -25,15 +25,12 @@ from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.server import admin, listener
-from sentinel_wasm.server.clock import LoopClock
-from sentinel_wasm.server.connection import Connection
-from sentinel_wasm.server.heap import Heap
+from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("server")
 
-_FLUSH_S = 5.0
 _COMPILE_S = 10
 
 
@@ -116,10 +113,10 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    connections: set[Connection] = set()
-    status = Status(settings, agent, module, connections)
-    agent.attach(loop, lambda degraded: tell_health(connections, degraded=degraded))
-    async with admin.serving(settings.admin, status), _accepting(settings, agent, connections):
+    serving = Serving(settings, agent)
+    status = Status(serving)
+    agent.attach(loop, lambda degraded: serving.tell_health(degraded=degraded))
+    async with admin.serving(settings.admin, status), _accepting(settings, serving):
         settle()
         _log.info(
             "listening",
@@ -135,20 +132,15 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _accepting(settings: Settings, agent: Agent, connections: set[Connection]) -> AsyncIterator[None]:
+async def _accepting(settings: Settings, serving: Serving) -> AsyncIterator[None]:
     """Accept connections at the socket meanwhile; afterwards drain them. Raises SocketError."""
-    loop = asyncio.get_running_loop()
-    clock = LoopClock(loop)
-    heap = Heap(loop)
     sock = listener.listen(settings.socket)
     ours = listener.identity(settings.socket)
     try:
-        server = await loop.create_unix_server(
-            lambda: Connection(agent, settings.proxy_timeout_ms, clock, heap, connections), sock=sock
-        )
+        server = await asyncio.get_running_loop().create_unix_server(serving.connection, sock=sock)
         yield
         server.close()
-        await drain(connections)
+        await serving.drain()
     finally:
         listener.unlink(settings.socket, ours)
 
@@ -161,18 +153,3 @@ def settle() -> None:
 
 def hook_names(module: Module) -> list[str]:
     return [name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there]
-
-
-def tell_health(connections: set[Connection], *, degraded: bool) -> None:
-    for connection in list(connections):
-        connection.send_health(2 if degraded else 1)
-
-
-async def drain(connections: set[Connection]) -> None:
-    """Every event that came whole is answered; give the answers time to be read."""
-    _log.info("stopping", connections=len(connections))
-    for connection in list(connections):
-        connection.drain()
-    deadline = asyncio.get_running_loop().time() + _FLUSH_S
-    while connections and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.01)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 
 from sentinel_wasm import __version__, metrics
 from sentinel_wasm._instances import ended_stores, live_stores, made_stores
 from sentinel_wasm._metrics import BOUNDS_NS
-from sentinel_wasm.agent import Agent
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
-from sentinel_wasm.guest.module import Module
 from sentinel_wasm.metrics import Samples, histogram, series
-from sentinel_wasm.server.connection import Connection
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.server.serving import Serving
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
@@ -21,35 +19,24 @@ _DIGEST_SHOWN = 12
 
 
 class Status:
-    """Of the process that has this agent; `is_draining` is for who drains it."""
+    """Of the process that serves so; `is_draining` is for who drains it."""
 
-    def __init__(
-        self, settings: Settings, agent: Agent, module: Module, connections: set[Connection]
-    ) -> None:
+    def __init__(self, serving: Serving) -> None:
         self.is_draining = False
-        self._agent = agent
-        self._connections = connections
-        self._info: Samples = {
-            series(
-                "module_info",
-                file=settings.module.name,
-                sha256=module.sha256[:_DIGEST_SHOWN],
-                from_cache="true" if module.from_cache else "false",
-            ): 1,
-            series("build_info", version=__version__, wasmtime=version("wasmtime")): 1,
-        }
+        self._serving = serving
+        self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
 
     async def metrics(self) -> bytes:
         return metrics.text(self.samples())
 
     def why_not_ready(self) -> str | None:
-        return "the agent is stopping" if self.is_draining else self._agent.trouble
+        return "the agent is stopping" if self.is_draining else self._serving.agent.trouble
 
     def samples(self) -> Samples:
-        return {**self._counted(), **self._at_present(), **self._info}
+        return {**self._counted(), **self._at_present()}
 
     def _counted(self) -> Samples:
-        counts = self._agent.counts
+        counts = self._serving.agent.counts
         samples: Samples = {}
         for hook, decisions in zip(_EVENTS, counts.decisions_by_hook, strict=True):
             samples[series("events_total", hook=hook)] = sum(decisions)
@@ -71,14 +58,23 @@ class Status:
         return samples
 
     def _at_present(self) -> Samples:
-        protocols = [connection.frames.protocol for connection in self._connections]
+        agent = self._serving.agent
+        protocols = [connection.frames.protocol for connection in self._serving.connections]
+        module_info = series(
+            "module_info",
+            file=Path(agent.module.name).name,
+            sha256=agent.module.sha256[:_DIGEST_SHOWN],
+            from_cache="true" if agent.module.from_cache else "false",
+        )
         return {
-            series("events_pending"): self._agent.pending,
+            series("events_pending"): agent.pending,
             series("instances"): live_stores(),
-            series("guest_memory_bytes"): self._agent.guest_memory_bytes,
-            series("module_degraded"): 0 if self._agent.trouble is None else 1,
+            series("guest_memory_bytes"): agent.guest_memory_bytes,
+            series("module_degraded"): 0 if agent.trouble is None else 1,
             **{
                 series("connections_open", protocol=name): protocols.count(number)
                 for number, name in enumerate(_PROTOCOLS)
             },
+            module_info: 1,
+            self._build: 1,
         }
