@@ -13,11 +13,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::str;
 
 use serde::de::{MapAccess, Visitor};
 pub use serde::Deserialize;
 use serde::Deserializer;
-use serde_json::Value;
+
+mod answer;
+pub use answer::Answer;
 
 /// What `on_request_headers` gets. Text is borrowed from the event: copying each header takes longer
 /// than most filters do.
@@ -141,10 +144,10 @@ pub unsafe extern "C" fn dealloc(ptr: *mut u8, size: usize) {
 pub unsafe fn call<'a, E: Deserialize<'a>>(
     ptr: *const u8,
     len: usize,
-    filter: impl FnOnce(Option<E>) -> Value,
+    filter: impl FnOnce(Option<E>) -> Answer<'a>,
 ) -> u64 {
     let event = parse(slice::from_raw_parts(ptr, len));
-    // Not `to_string`, whose formatter takes as long as the rest. A Value can always be written.
+    // Not `to_string`, whose formatter takes as long as the rest. An Answer can always be written.
     let answer = serde_json::to_vec(&filter(event)).unwrap_or_default();
 
     // From here on the answer is the agent's. A boxed slice has no spare capacity: its length is
@@ -159,5 +162,6 @@ fn parse<'a, E: Deserialize<'a>>(input: &'a [u8]) -> Option<E> {
     if *first != b'{' {
         return None;
     }
-    serde_json::from_slice(input).ok()
+    // Looking once whether all of it is text takes less than looking at each string.
+    serde_json::from_str(str::from_utf8(input).ok()?).ok()
 }

@@ -1,8 +1,7 @@
 //! Keeps everybody out of `/admin`. Behaves as the first example that the Rust agent published:
 //! whatever ran there has to run here, unchanged.
 
-use guest::RequestHeaders;
-use serde_json::{json, Value};
+use guest::{Answer, RequestHeaders};
 
 /// # Safety
 ///
@@ -12,12 +11,10 @@ pub unsafe extern "C" fn on_request_headers(ptr: *const u8, len: usize) -> u64 {
     guest::call(ptr, len, decide)
 }
 
-fn decide(event: Option<RequestHeaders>) -> Value {
+fn decide(event: Option<RequestHeaders>) -> Answer {
     match event {
-        None => json!({"decision": "block", "status": 400, "body": "Bad Request"}),
-        Some(request) if request.uri.contains("/admin") => {
-            json!({"decision": "block", "status": 403, "body": "Forbidden"})
-        }
-        Some(_) => json!({"decision": "allow"}),
+        None => Answer::block(400, "Bad Request"),
+        Some(request) if request.uri.contains("/admin") => Answer::block(403, "Forbidden"),
+        Some(_) => Answer::allow(),
     }
 }

@@ -1,8 +1,7 @@
 //! Challenges what looks like a bot. Behaves as the second example that the Rust agent published:
 //! whatever ran there has to run here, unchanged.
 
-use guest::RequestHeaders;
-use serde_json::{json, Value};
+use guest::{Answer, RequestHeaders};
 
 /// # Safety
 ///
@@ -12,28 +11,19 @@ pub unsafe extern "C" fn on_request_headers(ptr: *const u8, len: usize) -> u64 {
     guest::call(ptr, len, decide)
 }
 
-fn decide(event: Option<RequestHeaders>) -> Value {
+fn decide(event: Option<RequestHeaders>) -> Answer {
     let request = match event {
         Some(request) => request,
-        None => return json!({"decision": "block", "status": 400, "body": "Bad Request"}),
+        None => return Answer::block(400, "Bad Request"),
     };
     let user_agent = match request.headers.get("User-Agent") {
         Some(value) if !value.is_empty() => value.to_lowercase(),
-        _ => {
-            return json!({
-                "decision": "challenge",
-                "challenge_type": "js_challenge",
-                "tags": ["no-user-agent"],
-            })
-        }
+        _ => return Answer::challenge("js_challenge").tags(&["no-user-agent"]),
     };
     if user_agent.contains("bot") || user_agent.contains("curl") {
-        return json!({
-            "decision": "challenge",
-            "challenge_type": "captcha",
-            "challenge_params": {"site_key": "your-captcha-site-key"},
-            "tags": ["suspicious-ua"],
-        });
+        return Answer::challenge("captcha")
+            .challenge_param("site_key", "your-captcha-site-key")
+            .tags(&["suspicious-ua"]);
     }
-    json!({"decision": "allow"})
+    Answer::allow()
 }

@@ -10,8 +10,7 @@
 mod filter;
 mod text;
 
-use guest::Deserialize;
-use serde_json::Value;
+use guest::{Answer, Deserialize};
 
 #[no_mangle]
 pub unsafe extern "C" fn on_request_headers(ptr: *const u8, len: usize) -> u64 {
@@ -33,7 +32,11 @@ pub unsafe extern "C" fn on_response_body(ptr: *const u8, len: usize) -> u64 {
     call(ptr, len, filter::response_body)
 }
 
-unsafe fn call<'a, E: Deserialize<'a>>(ptr: *const u8, len: usize, filter: fn(E) -> Value) -> u64 {
+unsafe fn call<'a, E: Deserialize<'a>>(
+    ptr: *const u8,
+    len: usize,
+    filter: fn(E) -> Answer<'a>,
+) -> u64 {
     guest::call(ptr, len, |event: Option<E>| {
         event.map_or_else(filter::bad_input, filter)
     })

@@ -21,7 +21,8 @@ pub fn decode(text: &[u8]) -> String {
     }
     // This need not be UTF-8 any more. What is not becomes U+FFFD, which no pattern has; ASCII,
     // which all patterns are, stays.
-    String::from_utf8_lossy(&decoded).into_owned()
+    String::from_utf8(decoded)
+        .unwrap_or_else(|other| String::from_utf8_lossy(other.as_bytes()).into_owned())
 }
 
 fn hex_value(digit: u8) -> u8 {
