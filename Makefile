@@ -24,7 +24,8 @@ run: setup  ## an agent on an example module, with requests played at it (MODULE
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
 test: setup  ## every test but those that need the real proxies, or the machine to themselves
-	$(BIN)/python -m pytest -m "not e2e and not load"
+	$(BIN)/python -m pytest -m parallel --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not parallel and not e2e and not load"
 
 overload: setup  ## an agent that gets three times what its module can take; wants an idle machine
 	$(BIN)/python -m pytest -m load tests/load

@@ -22,6 +22,8 @@ from sentinel_wasm.settings import Settings
 
 from .wat import module
 
+pytestmark = pytest.mark.parallel
+
 FAR_NS = 2**62
 IDS = ["id-1", 'quo"te', "back\\slash", "é\U0001f600", "line\nbreak", "\x00", "{}}}", "x" * 5000]
 PAYLOAD = request_headers("id-1")

@@ -16,6 +16,8 @@ from sentinel_wasm.errors import ResultError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS, parse_result
 from sentinel_wasm.protocol import answers
 
+pytestmark = pytest.mark.parallel
+
 EXAMPLES = 5_000
 MUTATIONS = 50_000
 

@@ -22,6 +22,8 @@ from sentinel_wasm.server import listener
 from .conftest import EXAMPLES, BuildWat, StartAgent
 from .wat import module
 
+pytestmark = pytest.mark.parallel
+
 ALLOW = module(on_request_headers='{"decision":"allow"}')
 TRAP = module(extra='(func (export "on_request_headers") (param i32 i32) (result i64) unreachable)')
 

@@ -24,6 +24,8 @@ from sentinel_wasm.settings import Address, Option, options, parse_address
 from .conftest import ROOT
 from .test_cli import assert_one_line, run
 
+pytestmark = pytest.mark.parallel
+
 NAMES = ", ".join(option.name for option in options())
 VARIABLES = [*(option.variable for option in options()), "WASM_CONFIG"]
 RUNNING = (ROOT / "docs" / "running.md").read_text()

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.parallel
+
 UNIT = ROOT / "deploy" / "sentinel-wasm-agent.service"
 MOST_EXPOSED = 1.0  # of 10; systemd calls less than 2 safe
 

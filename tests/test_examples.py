@@ -25,6 +25,8 @@ from sentinel_wasm.protocol.events import EventKind
 
 from .conftest import EXAMPLES, RunningAgent, agents
 
+pytestmark = pytest.mark.parallel
+
 SECURITY = {name: EXAMPLES / name / "security.wasm" for name in ("c", "assemblyscript", "rust", "go")}
 NO_TOOLCHAIN = 3
 

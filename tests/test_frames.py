@@ -14,6 +14,8 @@ from sentinel_wasm.errors import FrameError
 from sentinel_wasm.protocol import frames
 from sentinel_wasm.protocol.frames import FrameReader, encode_v1, encode_v2
 
+pytestmark = pytest.mark.parallel
+
 HANDSHAKE = encode_v2(1, b"{}")
 
 

@@ -16,6 +16,8 @@ from .test_cli import ALLOW, assert_one_line, run
 from .test_workers import until
 from .wat import module
 
+pytestmark = pytest.mark.parallel
+
 LOG = '(import "sentinel" "log" (func $log (param i32 i32 i32)))'
 SAYS = """
   (func (export "on_configure") (param i32 i32) (result i64)

@@ -17,6 +17,8 @@ from . import header_events
 from .fuzz import mutating
 from .normalising import FORMS, RESPONSE, Form, Outcome, captured, compare, in_both_protocols
 
+pytestmark = pytest.mark.parallel
+
 # A tenth: hypothesis takes ten times as long for an event.
 EXAMPLES = min(20_000, mutating.COUNT // 10)
 

@@ -27,6 +27,8 @@ from .answering import AskedAgent
 from .guest import wat
 from .normalising import RESPONSE, V1, Form, captured
 
+pytestmark = pytest.mark.parallel
+
 REQUEST = 0x10
 FIXED = '{"decision":"block","status":429,"body":"slow \\"down\\"","tags":["a"]}'
 REDIRECT = '{"decision":"redirect","body":"https://example.com/","tags":["b"]}'

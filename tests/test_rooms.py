@@ -10,6 +10,8 @@ import pytest
 
 import sentinel_wasm
 
+pytestmark = pytest.mark.parallel
+
 PACKAGE = Path(sentinel_wasm.__file__).parent
 
 # From the top. What stands in one line may import from each other.

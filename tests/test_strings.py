@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from sentinel_wasm._strings import json_string
 
+pytestmark = pytest.mark.parallel
+
 # Mostly what needs an escape, and what is next to it.
 SPICY = st.text(st.sampled_from('"\\/\x00\x07\x08\t\n\x0b\x0c\r\x1f !#[]\x7fa\x80é日😀'))
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from sentinel_wasm import toml
 
+pytestmark = pytest.mark.parallel
+
 # N is 10000 and the number of the line on which the key stands, K a name that no other key has.
 VALUES = [
     "N",

@@ -17,6 +17,8 @@ from sentinel_wasm.protocol.events import EventKind
 
 from .conftest import EXAMPLES, ROOT
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,6 +30,8 @@ from ..conftest import EXAMPLES, RunningAgent, StartAgent
 from . import wat
 from .conftest import started_instance
 
+pytestmark = pytest.mark.parallel
+
 WASM = wat.binary(wat.module(wat.says('{"decision":"allow"}')))
 NO_HOOK = wat.binary(wat.module())
 NOBODY = 65534

@@ -18,6 +18,8 @@ from sentinel_wasm.settings import HeaderNames, HeaderValues
 
 from .steady import STEADY
 
+pytestmark = pytest.mark.parallel
+
 FORMS: list[HeaderNames] = ["canonical", "lower", "as-is"]
 
 # Names of many cases but few letters: hypothesis hits upon those that differ only in case.

@@ -18,6 +18,8 @@ from . import wat
 from .apart import run_python
 from .conftest import LIMITS, Load, Start
 
+pytestmark = pytest.mark.parallel
+
 DECIDING = HOOKS[:4]
 MEMORY = '(memory (export "memory") 1)'
 ALLOC = '(func (export "alloc") (param i32) (result i32) (i32.const 1024))'

@@ -30,6 +30,8 @@ from sentinel_wasm.protocol import answers
 from . import agent_response
 from .steady import STEADY
 
+pytestmark = pytest.mark.parallel
+
 PHASES = ("request", "response")
 STRING_LISTS = ("tags", "rule_ids", "reason_codes")
 

@@ -11,6 +11,8 @@ from ..conftest import agents as started_agents
 from . import agents, results
 from .agents import ATTEMPTS, MARGIN_MS, TIMEOUT_MS, Watched
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["block", "fail-open"])
 def speaker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
