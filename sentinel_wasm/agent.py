@@ -20,6 +20,7 @@ from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
+from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.guest.instance import ConfigRefused
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
@@ -92,10 +93,10 @@ class Agent:
         self._overloads = 0
         self._overload_said = 0.0
 
-    def attach(self, loop: asyncio.AbstractEventLoop, degraded_changed: Callable[[bool], None]) -> None:
-        """Before the first event; `degraded_changed` is for when the module keeps failing, or works again."""
+    def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[Health], None]) -> None:
+        """Before the first event."""
         self._pool.attach(loop)
-        self._pool.failures.on_change = degraded_changed
+        self._pool.failures.on_change = health_changed
 
     def close(self) -> None:
         self._pool.close()
@@ -108,6 +109,10 @@ class Agent:
     @property
     def guest_memory_bytes(self) -> int:
         return self._pool.memory_bytes
+
+    @property
+    def health(self) -> Health:
+        return self._pool.failures.health
 
     @property
     def trouble(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,8 +22,13 @@ class Family(NamedTuple):
     help: str
 
 
+def _full(name: str) -> str:
+    """A metric's whole name. What every program has goes by the names that dashboards know."""
+    return name if name.startswith("process_") else f"sentinel_wasm_{name}"
+
+
 FAMILIES = tuple(
-    Family(f"sentinel_wasm_{name}", kind, text)
+    Family(_full(name), kind, text)
     for name, kind, text in (
         ("events_total", "counter", "Events that were answered, by the hook that they are for."),
         ("decisions_total", "counter", "Answers, by hook and by what they say."),
@@ -30,26 +37,50 @@ FAMILIES = tuple(
         ("guest_call_duration_seconds", "histogram", "Calls of the module's hooks."),
         ("queue_wait_seconds", "histogram", "How long calls waited in a worker thread's queue."),
         ("events_pending", "gauge", "Events that worker threads have."),
+        ("events_pending_limit", "gauge", "Events that they may have (--queue-limit)."),
         ("instances", "gauge", "Instances of the module."),
         ("instances_created_total", "counter", "Instances that were started, or failed to start."),
         ("instances_discarded_total", "counter", "Instances that were freed."),
         ("guest_memory_bytes", "gauge", "Linear memory of all instances."),
+        ("guest_memory_limit_bytes", "gauge", "What they may have: --memory-limit for each instance."),
         ("module_degraded", "gauge", "1 while the module keeps failing."),
+        ("module_unhealthy", "gauge", "1 while it keeps failing and events are answered without asking it."),
         ("connections_open", "gauge", "Connections of proxies, by protocol; none: nothing has come yet."),
         ("connections_accepted_total", "counter", "Connections of proxies so far."),
         ("answer_cache_hits_total", "counter", "Results whose answer was made in Python before."),
         ("answer_cache_misses_total", "counter", "Results whose answer had to be made in Python."),
         ("module_info", "gauge", "The module; from_cache: an earlier start had compiled it."),
         ("build_info", "gauge", "The agent's version, and wasmtime's."),
+        ("workers_configured", "gauge", "Processes that should answer events (--workers)."),
+        ("workers_alive", "gauge", "Processes that answer events."),
+        ("workers_died_total", "counter", "Worker processes that died and were replaced."),
+        ("process_cpu_seconds_total", "counter", "Processor time, of all processes of the agent."),
+        ("process_resident_memory_bytes", "gauge", "Resident memory; what processes share counts for each."),
+        ("process_open_fds", "gauge", "Open file descriptors."),
+        ("process_max_fds", "gauge", "File descriptors that may be open."),
+        ("process_start_time_seconds", "gauge", "When the agent began, in seconds since 1970."),
     )
 )
-_KINDS = {family.name: family.kind for family in FAMILIES}
+_FAMILIES = {family.name: family for family in FAMILIES}
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 def series(name: str, **labels: str) -> str:
     """A series' name as it stands in the text; `name` is a metric's without its prefix."""
     pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items())
-    return f"sentinel_wasm_{name}{{{pairs}}}" if pairs else f"sentinel_wasm_{name}"
+    return f"{_full(name)}{{{pairs}}}" if pairs else _full(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def parsed(series: str) -> tuple[str, dict[str, str]]:
+    """The name and the labels that a series' text has; not to be changed."""
+    name, _, pairs = series.partition("{")
+    labels = {
+        label: _ESCAPED.sub(lambda found: "\n" if found[1] == "n" else found[1], value)
+        for label, value in _LABEL.findall(pairs)
+    }
+    return name, labels
 
 
 def histogram(name: str, bounds_ns: Sequence[int], counts: Sequence[int], sum_ns: int) -> Samples:
@@ -64,6 +95,15 @@ def histogram(name: str, bounds_ns: Sequence[int], counts: Sequence[int], sum_ns
     return samples
 
 
+def workers(configured: int, *, alive: int, died: int = 0) -> Samples:
+    """Of the processes that answer events."""
+    return {
+        series("workers_configured"): configured,
+        series("workers_alive"): alive,
+        series("workers_died_total"): died,
+    }
+
+
 def total(parts: Iterable[Samples]) -> Samples:
     """What several processes have counted together."""
     sums: Samples = {}
@@ -75,25 +115,24 @@ def total(parts: Iterable[Samples]) -> Samples:
 
 def lasting(samples: Samples) -> Samples:
     """What stays of a process that has ended: all but its gauges."""
-    return {name: value for name, value in samples.items() if _KINDS[_family(name)] != "gauge"}
+    return {name: value for name, value in samples.items() if family(name).kind != "gauge"}
 
 
 def text(samples: Samples) -> bytes:
     """The whole page."""
     lines: dict[str, list[str]] = {family.name: [] for family in FAMILIES}
     for name, value in samples.items():
-        lines[_family(name)].append(f"{name} {value!r}\n")
+        lines[family(name).name].append(f"{name} {value!r}\n")
     return "".join(
-        f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
-        + "".join(lines[family.name])
-        for family in FAMILIES
+        f"# HELP {of.name} {of.help}\n# TYPE {of.name} {of.kind}\n" + "".join(lines[of.name])
+        for of in FAMILIES
     ).encode()
 
 
-def _family(name: str) -> str:
+def family(series: str) -> Family:
     """The metric that a series belongs to."""
-    base = name.partition("{")[0]
-    return base if base in _KINDS else base.rpartition("_")[0]
+    name = series.partition("{")[0]
+    return _FAMILIES.get(name) or _FAMILIES[name.rpartition("_")[0]]
 
 
 def _escaped(value: str) -> str:

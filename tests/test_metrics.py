@@ -19,7 +19,8 @@ from sentinel_wasm.protocol.events import EventKind
 
 from .conftest import EXAMPLES, ROOT, BuildWat, StartAgent
 from .guest import wat
-from .scraping import LOCAL, Scraped, get
+from .scraping import LOCAL, Scraped, address, get
+from .test_cli import run
 from .test_workers import pid_of, starts_of, until
 
 HISTOGRAMS = ("event_duration_seconds", "guest_call_duration_seconds", "queue_wait_seconds")
@@ -211,12 +212,20 @@ def test_ready_while_the_module_serves(start_agent: StartAgent, build_wat: Build
     assert (status, body.count("\n")) == (503, 1)
     assert "the module keeps failing; last: trap: unreachable in on_request_headers" in body
     assert get(agent, "/healthz") == (200, "ok\n")
-    assert Scraped(agent).value("module_degraded") == 1
+    page = Scraped(agent)
+    assert (page.value("module_degraded"), page.value("module_unhealthy")) == (1, 0)
     with agent.v1() as proxy:
+        assert rejected(proxy)
+        asked = run("--check-health", "--admin", address(agent))
+        assert asked.returncode == 1
+        assert asked.stdout.startswith("the module keeps failing, and events are answered without it; last: ")
+        assert get(agent, "/readyz") == (503, asked.stdout)
+        page = Scraped(agent)
+        assert (page.value("module_degraded"), page.value("module_unhealthy")) == (1, 1)
         until(lambda: not rejected(proxy))
     assert get(agent, "/readyz") == (200, "ready\n")
     page = Scraped(agent)
-    assert page.value("module_degraded") == 0
+    assert (page.value("module_degraded"), page.value("module_unhealthy")) == (0, 0)
     errors = page.by("kind", "errors_total")
     assert errors["trap"] == 10
     assert errors["paused"] > 0
@@ -294,6 +303,11 @@ def test_workers_are_ready_while_one_of_them_serves(start_agent: StartAgent, bui
         degrade(other)
         until(lambda: get(agent, "/readyz") == (503, "the module keeps failing\n"))
         assert Scraped(agent).value("module_degraded") == 2
+        assert rejected(one)
+        assert rejected(other)
+        unasked = "the module keeps failing, and events are answered without it\n"
+        until(lambda: get(agent, "/readyz") == (503, unasked))
+        assert Scraped(agent).value("module_unhealthy") == 2
     with agent.v1() as client:
         until(lambda: not rejected(client))
     until(lambda: get(agent, "/readyz") == (200, "ready\n"))

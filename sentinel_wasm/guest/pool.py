@@ -239,7 +239,7 @@ class Pool:
 
     def _check_may_start(self, now_ns: int) -> None:
         if not self.failures.may_start(now_ns):
-            raise ModuleError(self.failures.pause(now_ns), "paused")
+            raise self.failures.refuse(now_ns)
 
     def _start_for_request(self, place: Place, deadline_ns: int) -> None:
         if self.failures.row:
@@ -263,7 +263,7 @@ class Pool:
         if job.had_no_time:
             return Overload(f"an instance was not free for most of its {self.limits.event_ms} ms")
         if job.was_held:
-            return ModuleError(self.failures.pause(now_ns), "paused")
+            return self.failures.refuse(now_ns) if call.hook >= 0 else None
         self._look_at_time(job, now_ns)
         try:
             check_configured(job.configured)

@@ -26,7 +26,7 @@ CAPABILITIES: dict[str, Any] = {
         "websocket": False,
         "guardrails": False,
         "config_push": True,
-        "metrics_export": False,
+        "metrics_export": True,
         "concurrent_requests": 1024,
         "cancellation": True,
         "flow_control": False,

@@ -14,6 +14,7 @@ import socket
 from enum import Enum
 from typing import Final, Literal, NamedTuple
 
+from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.settings import Settings
 
@@ -23,8 +24,7 @@ READY = b"r"
 FAILED = b"!"
 TAKEN = b"t"
 CLOSED = b"c"
-DEGRADED = b"d"
-WORKS_AGAIN = b"w"
+HEALTH: dict[Health, bytes] = {"healthy": b"h", "degraded": b"d", "unhealthy": b"u"}
 SAMPLES = b"s"
 SAMPLES_HEAD = 5
 

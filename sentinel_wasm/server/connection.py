@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import socket
+import struct
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 import orjson
 import structlog
@@ -12,6 +15,7 @@ import structlog
 from sentinel_wasm._stream import Stream
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.errors import FrameError, ProtocolError
+from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.protocol import answers, handshake
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 from sentinel_wasm.server.clock import LoopClock
@@ -20,6 +24,11 @@ from sentinel_wasm.server.heap import LARGE_BYTES, Heap
 _log = structlog.stdlib.get_logger("connection")
 
 _EVENTS = range(0x10, 0x20)
+
+_CREDENTIALS = struct.Struct("3i")
+
+# HealthStatus (agent-protocol.md, section 3).
+_STATES = {"healthy": 1, "degraded": 2, "draining": 3, "unhealthy": 4}
 
 
 class Connection(Stream, asyncio.BufferedProtocol):
@@ -98,13 +107,26 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def drain(self) -> None:
         """Tell a v2 proxy that we stop, and close once every event is answered and read."""
         self._draining = True
-        self.send_health(3)
+        self.send_health("draining")
         self._close_if_drained()
 
-    def send_health(self, state: int) -> None:
-        """HealthStatus, to v2 proxies: 1 healthy, 2 degraded, 3 draining (agent-protocol.md, section 3)."""
+    def send_health(self, health: Health | Literal["draining"]) -> None:
+        """To v2 proxies."""
         if self.shaken:
-            self.write(encode_v2(FrameType.HEALTH_STATUS, orjson.dumps({"state": state})))
+            self.write(_health_status(health))
+
+    @property
+    def takes_reports(self) -> bool:
+        """Over v2, from a client that reads."""
+        return self.shaken and not (self._is_full or self._is_broken or self._transport.is_closing())
+
+    @functools.cached_property
+    def peer(self) -> int:
+        """The proxy's process (unix(7), SO_PEERCRED); 0: it cannot be seen from here."""
+        sock = self._transport.get_extra_info("socket")
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid: int = _CREDENTIALS.unpack(credentials)[0]
+        return pid
 
     def _close_if_drained(self) -> None:
         if self._draining and self.waiting == 0:
@@ -186,4 +208,9 @@ class Connection(Stream, asyncio.BufferedProtocol):
             raise FrameError(f"handshake refused: {refused}")
         self.shaken = True
         self._clock.unwatch(self)
-        return answer
+        # What a proxy has not been told is healthy.
+        return answer if self._agent.health == "healthy" else answer + _health_status(self._agent.health)
+
+
+def _health_status(health: str) -> bytes:
+    return encode_v2(FrameType.HEALTH_STATUS, orjson.dumps({"state": _STATES[health]}))

@@ -13,9 +13,11 @@ import structlog
 import uvloop
 
 from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server import channel
+from sentinel_wasm.server.reports import send_reports
 from sentinel_wasm.server.run import hook_names, settle, started_agent
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
@@ -34,15 +36,15 @@ def serve(
         give_up=give_up,
         warns=start.worker == 1,  # the others have the same module
     ) as (agent, module):
-        uvloop.run(_serve(orders, reports_fd, start.settings, agent, module))
+        uvloop.run(_serve(orders, reports_fd, start.worker, start.settings, agent, module))
 
 
 async def _serve(
-    orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent, module: Module
+    orders: socket.socket, reports_fd: int, worker: int, settings: Settings, agent: Agent, module: Module
 ) -> None:
     loop = asyncio.get_running_loop()
     dealt = DealtConnections(orders, reports_fd, settings, agent)
-    agent.attach(loop, lambda degraded: dealt.tell_health(degraded=degraded))
+    agent.attach(loop, dealt.tell_health)
     settle()
     _log.info(
         "ready",
@@ -51,7 +53,9 @@ async def _serve(
         pool_size=settings.pool_size,
         from_cache=module.from_cache,
     )
+    reporting = loop.create_task(send_reports(dealt.serving, dealt.status, {"worker": str(worker)}))
     await dealt.take_all()
+    reporting.cancel()
     await dealt.serving.drain()
 
 
@@ -60,7 +64,7 @@ class DealtConnections:
 
     def __init__(self, orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent) -> None:
         self.serving = Serving(settings, agent, lambda: self._report(channel.CLOSED))
-        self._status = Status(self.serving)
+        self.status = Status(settings, self.serving)
         self._orders = orders
         self._reports_fd = reports_fd
         self._unsaid = bytearray()
@@ -79,10 +83,10 @@ class DealtConnections:
         self._loop.remove_reader(self._orders)
         await asyncio.gather(*self._opening)
 
-    def tell_health(self, *, degraded: bool) -> None:
+    def tell_health(self, health: Health) -> None:
         """To v2 proxies, and to the supervisor."""
-        self.serving.tell_health(degraded=degraded)
-        self._report(channel.DEGRADED if degraded else channel.WORKS_AGAIN)
+        self.serving.tell_health(health)
+        self._report(channel.HEALTH[health])
 
     def _take(self) -> None:
         try:
@@ -97,7 +101,7 @@ class DealtConnections:
             self._ended.set()
             return
         if dealt is channel.ASKED:
-            self._report(channel.samples_report(self._status.samples()))
+            self._report(channel.samples_report(self.status.samples()))
             return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)

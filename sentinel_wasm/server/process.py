@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections import deque
 
+from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import channel
 
 _READ_BYTES = 65_536
+_HEALTH = {report: health for health, report in channel.HEALTH.items()}
 
 # The same modules as here, wherever the agent was started: -m would look into the working directory first.
 _PROGRAM = (
@@ -28,7 +30,7 @@ class Process:
         """Starts it. Raises OSError where no process or descriptor is left for it."""
         self.number = start.worker
         self.is_ready = False
-        self.is_degraded = False
+        self.health: Health = "healthy"
         self.connections = 0  # dealt to it and not closed
         self.untaken: deque[channel.Dealt] = deque()  # open here until it has them: it may die before
         self.failure = ""  # why it could not start, where it says so
@@ -98,8 +100,8 @@ class Process:
             self._answer()
         elif report == channel.READY:
             self.is_ready = True
-        elif report in (channel.DEGRADED, channel.WORKS_AGAIN):
-            self.is_degraded = report == channel.DEGRADED
+        elif report in _HEALTH:
+            self.health = _HEALTH[report]
         elif report == channel.TAKEN:
             self.untaken.popleft().connection.close()
         elif report == channel.CLOSED:

@@ -25,6 +25,7 @@ from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.server import admin, listener
+from sentinel_wasm.server.reports import send_reports
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Settings
@@ -114,8 +115,9 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = Serving(settings, agent)
-    status = Status(serving)
-    agent.attach(loop, lambda degraded: serving.tell_health(degraded=degraded))
+    status = Status(settings, serving)
+    agent.attach(loop, serving.tell_health)
+    reporting = loop.create_task(send_reports(serving, status, {}))
     async with admin.serving(settings.admin, status), _accepting(settings, serving):
         settle()
         _log.info(
@@ -129,6 +131,7 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
         )
         await stop.wait()
         status.is_draining = True
+        reporting.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from sentinel_wasm.agent import Agent
+from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.heap import Heap
@@ -42,11 +43,13 @@ class Serving:
         old, self.agent = self.agent, agent
         for connection in self.connections:
             connection.exchange(agent)
+        if agent.health != old.health:
+            self.tell_health(agent.health)
         return old
 
-    def tell_health(self, *, degraded: bool) -> None:
+    def tell_health(self, health: Health) -> None:
         for connection in list(self.connections):
-            connection.send_health(2 if degraded else 1)
+            connection.send_health(health)
 
     async def drain(self) -> None:
         """Every event that came whole is answered; give the answers time to be read."""

@@ -10,8 +10,11 @@ from sentinel_wasm._instances import ended_stores, live_stores, made_stores
 from sentinel_wasm._metrics import BOUNDS_NS
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples, histogram, series
+from sentinel_wasm.server import usage
 from sentinel_wasm.server.serving import Serving
+from sentinel_wasm.settings import Settings
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
@@ -21,19 +24,22 @@ _DIGEST_SHOWN = 12
 class Status:
     """Of the process that serves so; `is_draining` is for who drains it."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, settings: Settings, serving: Serving) -> None:
         self.is_draining = False
+        self._settings = settings
         self._serving = serving
         self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
 
     async def metrics(self) -> bytes:
-        return metrics.text(self.samples())
+        """Of an agent that is this process alone."""
+        return metrics.text({**self.samples(), **metrics.workers(1, alive=1), **usage.start()})
 
     def why_not_ready(self) -> str | None:
         return "the agent is stopping" if self.is_draining else self._serving.agent.trouble
 
     def samples(self) -> Samples:
-        return {**self._counted(), **self._at_present()}
+        """What adds up over the processes of an agent."""
+        return {**self._counted(), **self._at_present(), **usage.samples()}
 
     def _counted(self) -> Samples:
         counts = self._serving.agent.counts
@@ -68,9 +74,12 @@ class Status:
         )
         return {
             series("events_pending"): agent.pending,
+            series("events_pending_limit"): self._settings.queue_limit,
             series("instances"): live_stores(),
             series("guest_memory_bytes"): agent.guest_memory_bytes,
-            series("module_degraded"): 0 if agent.trouble is None else 1,
+            series("guest_memory_limit_bytes"): live_stores() * self._settings.memory_limit * MIB,
+            series("module_degraded"): int(agent.health != "healthy"),
+            series("module_unhealthy"): int(agent.health == "unhealthy"),
             **{
                 series("connections_open", protocol=name): protocols.count(number)
                 for number, name in enumerate(_PROTOCOLS)

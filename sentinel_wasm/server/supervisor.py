@@ -17,7 +17,7 @@ import structlog
 from sentinel_wasm import __version__, metrics
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.metrics import Samples
-from sentinel_wasm.server import admin, channel, listener
+from sentinel_wasm.server import admin, channel, listener, usage
 from sentinel_wasm.server.process import Process
 from sentinel_wasm.settings import Settings
 
@@ -87,6 +87,7 @@ class Supervisor:
         self._is_ending = False
         # What workers that have ended had counted, as far as they reported it.
         self._ended: Samples = {}
+        self._died = 0
 
     async def start(self) -> bool:
         """Start the workers; False where a signal came first. Raises UserError where one cannot start."""
@@ -120,18 +121,24 @@ class Supervisor:
         """All workers' together: counters never go down, whichever of them end."""
         workers = list(self._workers.values())
         await asyncio.gather(*(worker.ask(_REPORT_S) for worker in workers if worker.is_ready))
-        return metrics.text(
-            metrics.total([self._ended, *(worker.samples for worker in self._workers.values())])
-        )
+        counted = [self._ended, *(worker.samples for worker in self._workers.values()), usage.samples()]
+        alive = sum(worker.is_ready for worker in self._workers.values())
+        of_workers = metrics.workers(self._settings.workers, alive=alive, died=self._died)
+        return metrics.text({**metrics.total(counted), **of_workers, **usage.start()})
 
     def why_not_ready(self) -> str | None:
-        """As long as one worker serves, the agent does."""
+        """As long as one worker's module is healthy, the agent is ready."""
         if self._is_ending:
             return "the agent is stopping"
         ready = [worker for worker in self._workers.values() if worker.is_ready]
         if not ready:
             return "no worker is ready"
-        return "the module keeps failing" if all(worker.is_degraded for worker in ready) else None
+        health = {worker.health for worker in ready}
+        if "healthy" in health:
+            return None
+        if health == {"unhealthy"}:
+            return "the module keeps failing, and events are answered without it"
+        return "the module keeps failing"
 
     # Connections
 
@@ -199,6 +206,7 @@ class Supervisor:
             self._is_ending = True
             self._all_ready.set_exception(UserError(reason))
             return
+        self._died += 1
         pause_s = self._pause_s(number)
         _log.error(
             "worker died", worker=number, reason=reason, connections_lost=connections, next_in_s=pause_s

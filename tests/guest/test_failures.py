@@ -12,7 +12,7 @@ import pytest
 from sentinel_wasm.client import ClientV2, request_headers
 from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS
-from sentinel_wasm.guest.failures import FIRST_PAUSE_S, IN_A_ROW, LONGEST_PAUSE_S, Failures
+from sentinel_wasm.guest.failures import FIRST_PAUSE_S, IN_A_ROW, LONGEST_PAUSE_S, Failures, Health
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.pool import Pool
 from sentinel_wasm.protocol.events import EventKind
@@ -71,7 +71,7 @@ def test_failures_of_what_was_under_way_do_not_make_the_pause_longer() -> None:
 
 
 def test_one_success_ends_it() -> None:
-    changes: list[bool] = []
+    changes: list[Health] = []
     failures = Failures()
     failures.on_change = changes.append
     for _ in range(2):
@@ -80,7 +80,38 @@ def test_one_success_ends_it() -> None:
         failures.succeeded()
         assert failures.may_start(0)
         assert not failures.degraded
-    assert changes == [True, False, True, False]
+    assert changes == ["degraded", "healthy"] * 2
+
+
+def test_unhealthy_from_the_first_refused_event_until_a_success() -> None:
+    changes: list[Health] = []
+    failures = Failures()
+    failures.on_change = changes.append
+    fail(failures, IN_A_ROW - 1, 0)
+    assert said(failures) == ("healthy", None)
+    fail(failures, 1, 0)
+    assert said(failures) == ("degraded", "the module keeps failing; last: trap: unreachable")
+    for _ in range(2):
+        assert failures.refuse(0).kind == "paused"
+    trouble = "the module keeps failing, and events are answered without it; last: trap: unreachable"
+    assert said(failures) == ("unhealthy", trouble)
+    # A try that fails after the pause changes nothing.
+    fail(failures, 1, FIRST_PAUSE_S * SECOND)
+    assert said(failures) == ("unhealthy", trouble)
+    failures.succeeded()
+    assert said(failures) == ("healthy", None)
+    assert changes == ["degraded", "unhealthy", "healthy"]
+
+
+def said(failures: Failures) -> tuple[Health, str | None]:
+    return failures.health, failures.trouble
+
+
+def test_a_refusal_that_comes_after_the_recovery_is_no_illness() -> None:
+    """A worker may report what was held before."""
+    failures = Failures()
+    assert failures.refuse(0).kind == "paused"
+    assert failures.health == "healthy"
 
 
 def test_success_between_failures_begins_the_count_anew() -> None:
@@ -175,7 +206,8 @@ def test_failing_requests_between_good_ones_cost_only_themselves(asked: Asked) -
 # The whole agent
 
 
-def test_v2_proxies_are_told_of_a_degraded_agent(start_agent: StartAgent, build_wat: BuildWat) -> None:
+def test_v2_proxies_are_told_of_the_agents_health(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    """Also one that comes while it is not well: right after the handshake."""
     agent = start_agent(build_wat(POISONED))
     with agent.v2() as client:
         answers: list[Any] = []
@@ -184,10 +216,16 @@ def test_v2_proxies_are_told_of_a_degraded_agent(start_agent: StartAgent, build_
             answers.append(ask(client, f"{number}", "POST", states))
         assert answers[IN_A_ROW - 1]["audit"]["reason_codes"] == ["trap: unreachable in on_request_headers"]
         assert "keeps failing" in answers[-1]["audit"]["reason_codes"][0]
-        assert states == [2]
-        time.sleep(FIRST_PAUSE_S + 0.1)
-        assert ask(client, "good", "GET", states)["decision"] == "allow"
-        assert states == [2, 1]
+        assert states == [2, 4]
+        with agent.v2() as late:
+            assert (orjson.loads(late.receive()), late.frame_type) == ({"state": 4}, HEALTH_STATUS)
+            time.sleep(FIRST_PAUSE_S + 0.1)
+            assert ask(client, "good", "GET", states)["decision"] == "allow"
+            assert states == [2, 4, 1]
+            assert orjson.loads(late.receive()) == {"state": 1}
+        with agent.v2() as well:
+            assert ask(well, "good too", "GET", states)["decision"] == "allow"
+    assert states == [2, 4, 1]
     assert agent.log.count('"event":"the module keeps failing"') == 1
     assert agent.log.count('"event":"the module works again"') == 1
 
