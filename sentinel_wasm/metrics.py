@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NS = 1_000_000_000
+_SERIES_KEPT = 1024  # some 130 there are
 
 Samples = dict[str, float]
 """The values of series: by a metric's name with its labels, as they stand in the text."""
@@ -49,6 +50,7 @@ FAMILIES = tuple(
         ("connections_accepted_total", "counter", "Connections of proxies so far."),
         ("answer_cache_hits_total", "counter", "Results whose answer was made in Python before."),
         ("answer_cache_misses_total", "counter", "Results whose answer had to be made in Python."),
+        ("reports_sent_total", "counter", "MetricsReport frames to v2 proxies."),
         ("module_info", "gauge", "The module; from_cache: an earlier start had compiled it."),
         ("build_info", "gauge", "The agent's version, and wasmtime's."),
         ("workers_configured", "gauge", "Processes that should answer events (--workers)."),
@@ -66,13 +68,14 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 
 
+@functools.lru_cache(maxsize=_SERIES_KEPT)
 def series(name: str, **labels: str) -> str:
     """A series' name as it stands in the text; `name` is a metric's without its prefix."""
     pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items())
     return f"{_full(name)}{{{pairs}}}" if pairs else _full(name)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=_SERIES_KEPT)
 def parsed(series: str) -> tuple[str, dict[str, str]]:
     """The name and the labels that a series' text has; not to be changed."""
     name, _, pairs = series.partition("{")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 
 from sentinel_wasm.protocol import metrics_report
+from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
 
@@ -29,17 +30,27 @@ async def send_reports(serving: Serving, status: Status, labels: Mapping[str, st
 
 
 async def _send(serving: Serving, status: Status, labels: Mapping[str, str]) -> None:
-    """One to each proxy: it opens several connections, and keeps one set of numbers for all."""
-    frame = b""
-    told = set()
-    for connection in list(serving.connections):
-        if not connection.takes_reports or connection.peer in told:
-            continue
-        # A process that cannot be seen from here, as in another container, has no number: all get it.
-        if connection.peer:
-            told.add(connection.peer)
-        frame = frame or metrics_report.frame(
-            status.samples(), time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels
-        )
-        connection.write(frame)
-        await asyncio.sleep(0)  # events first, however many proxies there are
+    """One to each proxy: it opens several connections, and keeps one set of numbers for all.
+
+    Between steps events have their turn: no step takes long, however many proxies there are.
+    """
+    proxies = _one_of_each(serving.connections)
+    if not proxies:
+        return
+    samples = status.samples()
+    await asyncio.sleep(0)
+    frame = metrics_report.frame(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
+    for connection in proxies:
+        await asyncio.sleep(0)
+        if connection.takes_reports:
+            connection.write(frame)
+            serving.reports_sent += 1
+
+
+def _one_of_each(connections: Iterable[Connection]) -> list[Connection]:
+    """A connection of each proxy; all of those whose process cannot be seen, as in another container."""
+    found: dict[object, Connection] = {}
+    for connection in connections:
+        if connection.takes_reports:
+            found.setdefault(connection.peer or connection, connection)
+    return list(found.values())

@@ -27,6 +27,7 @@ class Serving:
         loop = asyncio.get_running_loop()
         self.agent = agent
         self.connections: set[Connection] = set()
+        self.reports_sent = 0
         self._proxy_timeout_ms = settings.proxy_timeout_ms
         self._clock = LoopClock(loop)
         self._heap = Heap(loop)

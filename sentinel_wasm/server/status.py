@@ -59,6 +59,7 @@ class Status:
         samples[series("instances_created_total")] = made_stores()
         samples[series("instances_discarded_total")] = ended_stores()
         samples[series("connections_accepted_total")] = counts.connections
+        samples[series("reports_sent_total")] = self._serving.reports_sent
         samples[series("answer_cache_hits_total")] = counts.cache_hits
         samples[series("answer_cache_misses_total")] = counts.cache_misses
         return samples
