@@ -139,7 +139,17 @@ class ClientV2(Client):
     def send_event(self, kind: EventKind, payload: Any) -> None:
         self.send(encode_v2(_TYPE_OF_KIND[kind], orjson.dumps(payload)))
 
+    def receive(self) -> bytes:
+        """As `Client.receive`, but for metrics, which come at any time."""
+        while True:
+            payload = super().receive()
+            if self.frame_type != FrameType.METRICS_REPORT:
+                return payload
+
     def ask(self, kind: EventKind, payload: Any) -> dict[str, Any]:
         self.send_event(kind, payload)
-        answer: dict[str, Any] = orjson.loads(self.receive())
-        return answer
+        answer = self.receive()
+        while self.frame_type == FrameType.HEALTH_STATUS:
+            answer = self.receive()
+        asked: dict[str, Any] = orjson.loads(answer)
+        return asked

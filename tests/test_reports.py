@@ -17,7 +17,7 @@ import uvloop
 
 from sentinel_wasm import metrics
 from sentinel_wasm.agent import Agent
-from sentinel_wasm.client import ClientV2, request_headers
+from sentinel_wasm.client import Client, ClientV2, request_headers
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.metrics import Samples
@@ -39,11 +39,11 @@ PATIENCE_S = 10.0
 OTHER_PROXY = """
 import sys
 from pathlib import Path
-from sentinel_wasm.client import ClientV2
+from sentinel_wasm.client import Client, ClientV2
 with ClientV2(Path(sys.argv[1])) as client:
     while True:
         print("ready", flush=True)
-        client.receive()
+        Client.receive(client)
         print(client.frame_type, flush=True)
 """
 
@@ -90,7 +90,7 @@ async def running(directory: Path, every: float, **labels: str) -> AsyncIterator
 
 async def received(client: ClientV2) -> dict[str, Any]:
     """The next frame, which must be a report."""
-    payload: dict[str, Any] = orjson.loads(await asyncio.to_thread(client.receive))
+    payload: dict[str, Any] = orjson.loads(await asyncio.to_thread(Client.receive, client))
     assert client.frame_type == METRICS_REPORT
     return payload
 
@@ -132,7 +132,7 @@ def test_a_report_has_the_numbers_of_the_page(tmp_path: Path) -> None:
                 await agent.until(lambda: agent.status.samples()[allowed] == 3)
                 report: dict[str, Any] = {}
                 while not report or samples_of(report)[allowed] < 3:
-                    payload = await asyncio.to_thread(client.receive)
+                    payload = await asyncio.to_thread(Client.receive, client)
                     if client.frame_type == METRICS_REPORT:
                         report = orjson.loads(payload)
                 shown = agent.status.samples()
@@ -188,7 +188,7 @@ def there(client: ClientV2) -> Iterator[dict[str, Any]]:
     client.sock.settimeout(0)
     with contextlib.suppress(BlockingIOError):
         while True:
-            yield orjson.loads(client.receive())
+            yield orjson.loads(Client.receive(client))
 
 
 def test_all_connections_of_a_process_that_cannot_be_seen_get_it(
@@ -252,5 +252,16 @@ def test_a_defect_costs_one_report(
                     patch.setattr(agent.status, "samples", breaks)
                     await asyncio.wait_for(asked.wait(), PATIENCE_S)
                 await received(client)
+
+    uvloop.run(talk())
+
+
+def test_our_own_client_passes_over_reports(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with running(tmp_path, every=0.001) as agent:
+            with await agent.proxy() as client:
+                await agent.until(lambda: agent.serving.reports_sent >= 2)
+                answer = await asyncio.to_thread(client.ask, EventKind.REQUEST_HEADERS, request_headers("a"))
+                assert answer["decision"] == "allow"
 
     uvloop.run(talk())
