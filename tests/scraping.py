@@ -45,6 +45,10 @@ class Scraped:
         """Of a series, named without the prefix."""
         return float(self._samples[f"sentinel_wasm_{name}", frozenset(labels.items())])
 
+    def of_process(self, name: str) -> float:
+        """Of a `process_…` metric."""
+        return float(self._samples[f"process_{name}", frozenset()])
+
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
         """The values that are not 0, by one of their labels, where the others are these."""
         found: dict[str, float] = {}

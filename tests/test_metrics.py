@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import signal
 import time
 from collections import Counter
@@ -16,8 +18,9 @@ from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.errors import KINDS
 from sentinel_wasm.metrics import FAMILIES, series, text
 from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.server import usage
 
-from .conftest import EXAMPLES, ROOT, BuildWat, StartAgent
+from .conftest import EXAMPLES, ROOT, BuildWat, StartAgent, cpu_seconds
 from .guest import wat
 from .scraping import LOCAL, Scraped, address, get
 from .test_cli import run
@@ -172,9 +175,8 @@ def test_the_page_is_valid_and_names_what_the_documentation_names(start_agent: S
         assert line.startswith("# ") or series_line.fullmatch(line), line
     names = [line.split(" ")[0] for line in page.text.splitlines() if line[0] != "#"]
     assert len(names) == len(set(names))
-    documented = (ROOT / "docs" / "running.md").read_text().partition("## Metrics and health")[2]
-    documented = documented.partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(sentinel_wasm_\w+)", documented, re.MULTILINE)) == set(kinds)
+    documented = (ROOT / "docs" / "metrics.md").read_text()
+    assert re.findall(r"^\| `((?:sentinel_wasm|process)_\w+)` \|", documented, re.MULTILINE) == list(kinds)
     assert set(re.findall(r"^\| `kind=\"(\w+)\"`", documented, re.MULTILINE)) == set(KINDS)
     for name in HISTOGRAMS:
         buckets = [value for _, value in page.by("le", f"{name}_bucket").items()]
@@ -184,6 +186,33 @@ def test_the_page_is_valid_and_names_what_the_documentation_names(start_agent: S
     assert info == sentinel_wasm.__version__
     assert list(page.by("file", "module_info")) == ["security.wasm"]
     assert page.value("instances") == 4
+    assert page.value("guest_memory_limit_bytes") == 4 * 64 * 2**20 > page.value("guest_memory_bytes")
+    assert page.value("events_pending_limit") == 1024
+    assert (page.value("workers_configured"), page.value("workers_alive")) == (1, 1)
+
+
+def test_what_the_process_takes_is_what_the_kernel_says(start_agent: StartAgent) -> None:
+    began = time.time()
+    agent = start_agent(EXAMPLES / "c" / "security.wasm", *LOCAL)
+    with contextlib.ExitStack() as clients:
+        for _ in range(20):
+            clients.enter_context(agent.v2())
+        page = Scraped(agent)
+        descriptors = len(os.listdir(f"/proc/{agent.process.pid}/fd"))
+    assert abs(page.of_process("open_fds") - descriptors) <= 2  # the scrape's own connection
+    assert page.of_process("max_fds") == resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE)[0]
+    assert abs(page.of_process("resident_memory_bytes") / 2**20 - agent.rss_mib()) < 5
+    assert abs(page.of_process("cpu_seconds_total") - cpu_seconds(agent.process.pid)) < 0.5
+    assert page.of_process("cpu_seconds_total") > 0.01
+    # The kernel counts its beginning in hundredths of a second.
+    assert began - 0.1 < page.of_process("start_time_seconds") < time.time()
+
+
+def test_descriptors_are_counted_on_kernels_that_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 6.2 the folder's size was 0: so it is a folder of size 0 here, with the same in it."""
+    told = usage.samples()["process_open_fds"]
+    monkeypatch.setattr(usage, "_told_descriptors", lambda: 0)
+    assert usage.samples()["process_open_fds"] == told == len(os.listdir("/proc/self/fd")) - 1
 
 
 def test_labels_are_escaped() -> None:
@@ -250,6 +279,7 @@ def test_not_ready_while_the_agent_drains(start_agent: StartAgent, build_wat: Bu
 def test_workers_are_counted_together_and_none_is_forgotten(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
+    began = time.time()
     agent = start_agent(build_wat(obedient()), *LOCAL, "--workers", "2")
     clients = [agent.v2() for _ in range(4)]
     for client in clients:
@@ -261,12 +291,20 @@ def test_workers_are_counted_together_and_none_is_forgotten(
     assert page.by("protocol", "connections_open") == {"v2": 4}
     assert page.value("instances") == 8
     assert sum(page.by("from_cache", "module_info").values()) == 2
+    assert (page.value("workers_configured"), page.value("workers_alive")) == (2, 2)
+    assert page.value("workers_died_total") == 0
+    assert page.value("events_pending_limit") == 2 * 1024
+    # Theirs and the parent's, whose start is the agent's.
+    assert page.of_process("resident_memory_bytes") / 2**20 > 1.5 * agent.rss_mib()
+    assert page.of_process("max_fds") == 3 * resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE)[0]
+    assert began - 0.1 < page.of_process("start_time_seconds") < time.time()
     os.kill(pid_of(agent, 1), signal.SIGKILL)
     until(lambda: starts_of(agent, 1) == 2)
     after = Scraped(agent)
     assert all(after.counters[name] >= value for name, value in page.counters.items())
     assert after.by("decision", "decisions_total") == {"allow": 4, "block": 8}
     assert after.by("protocol", "connections_open") == {"v2": 2}
+    assert (after.value("workers_died_total"), after.value("workers_alive")) == (1, 2)
     for client in clients:
         client.close()
     with agent.v1() as one, agent.v1() as other:

@@ -33,5 +33,10 @@ def start() -> Samples:
 
 
 def _open_descriptors() -> int:
-    # Linux 6.2 and newer say so without listing them.
-    return (_OWN / "fd").stat().st_size or len(os.listdir(_OWN / "fd")) - 1
+    # One of those listed is the listing's own.
+    return _told_descriptors() or len(os.listdir(_OWN / "fd")) - 1
+
+
+def _told_descriptors() -> int:
+    """Their number, where the kernel tells it without a list: since Linux 6.2; else 0."""
+    return (_OWN / "fd").stat().st_size
