@@ -26,6 +26,6 @@ def test_page_names_tests_that_exist() -> None:
 
 
 def test_page_names_every_test_of_a_proxy() -> None:
-    for name in ("test_both_proxies.py", "test_zentinel.py", "test_sentinel.py"):
+    for name in ("test_both_proxies.py", "test_zentinel.py", "test_sentinel.py", "test_reports.py"):
         tests = set(re.findall(r"^def (test_\w+)", (Path(__file__).parent / name).read_text(), re.MULTILINE))
         assert {test for test in tests if f"`{test}`" not in PAGE} == set()
