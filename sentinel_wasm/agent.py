@@ -93,7 +93,7 @@ class Agent:
         self._overloads = 0
         self._overload_said = 0.0
 
-    def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[Health], None]) -> None:
+    def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[], None]) -> None:
         """Before the first event."""
         self._pool.attach(loop)
         self._pool.failures.on_change = health_changed

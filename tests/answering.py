@@ -103,7 +103,7 @@ class AskedAgent(Loop):
     def __init__(self, agent: Agent) -> None:
         super().__init__()
         self.agent = agent
-        agent.attach(self.loop, lambda health: None)
+        agent.attach(self.loop, lambda: None)
 
     def close(self) -> None:
         self.agent.close()

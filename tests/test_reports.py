@@ -1,4 +1,4 @@
-"""MetricsReport frames: the numbers of /metrics, one report to each v2 proxy that reads."""
+"""What v2 proxies are told unasked: the numbers of /metrics, to each that reads, and the agent's health."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sentinel_wasm.guest.module import Module
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.protocol import handshake, metrics_report
 from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server import reports
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.serving import Serving
@@ -31,8 +32,9 @@ from sentinel_wasm.settings import Settings
 
 from .guest import wat
 
-METRICS_REPORT = 0x31
 ALLOW = wat.module(wat.says('{"decision":"allow"}'))
+TRAP = wat.module(wat.hook("unreachable"))
+SETTINGS = Settings(module=Path("a.wasm"), pool_size=1, timeout_ms=2000)
 PATIENCE_S = 10.0
 
 # A proxy of another process: it shakes hands, says so, and prints the type of each frame that comes.
@@ -46,6 +48,10 @@ with ClientV2(Path(sys.argv[1])) as client:
         Client.receive(client)
         print(client.frame_type, flush=True)
 """
+
+
+def module(text: str) -> Module:
+    return Module(make_engine(), wat.binary(text), "a.wasm")
 
 
 class Running:
@@ -67,18 +73,17 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, every: float, **labels: str) -> AsyncIterator[Running]:
-    settings = Settings(module=Path("a.wasm"), pool_size=1, timeout_ms=2000)
-    agent = Agent(settings, Module(make_engine(), wat.binary(ALLOW), "a.wasm"))
+async def running(directory: Path, every: float, text: str = ALLOW) -> AsyncIterator[Running]:
+    agent = Agent(SETTINGS, module(text))
     loop = asyncio.get_running_loop()
-    agent.attach(loop, lambda health: None)
-    serving = Serving(settings, agent)
-    status = Status(settings, serving)
+    serving = Serving(SETTINGS, agent)
+    agent.attach(loop, serving.tell_health)
+    status = Status(SETTINGS, serving)
     path = directory / "s"
     server = await loop.create_unix_server(serving.connection, path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reports, "INTERVAL_S", every)
-        sending = loop.create_task(reports.send_reports(serving, status, labels))
+        sending = loop.create_task(reports.send_reports(serving, status, {}))
         try:
             yield Running(serving, status, path)
         finally:
@@ -91,7 +96,7 @@ async def running(directory: Path, every: float, **labels: str) -> AsyncIterator
 async def received(client: ClientV2) -> dict[str, Any]:
     """The next frame, which must be a report."""
     payload: dict[str, Any] = orjson.loads(await asyncio.to_thread(Client.receive, client))
-    assert client.frame_type == METRICS_REPORT
+    assert client.frame_type == FrameType.METRICS_REPORT
     return payload
 
 
@@ -133,7 +138,7 @@ def test_a_report_has_the_numbers_of_the_page(tmp_path: Path) -> None:
                 report: dict[str, Any] = {}
                 while not report or samples_of(report)[allowed] < 3:
                     payload = await asyncio.to_thread(Client.receive, client)
-                    if client.frame_type == METRICS_REPORT:
+                    if client.frame_type == FrameType.METRICS_REPORT:
                         report = orjson.loads(payload)
                 shown = agent.status.samples()
         assert report["agent_id"] == handshake.AGENT_ID == client.handshake["capabilities"]["agent_id"]
@@ -174,7 +179,7 @@ def test_of_a_proxys_connections_one_gets_the_report(tmp_path: Path) -> None:
                 opened.callback(other.kill)
                 assert other.stdout is not None
                 assert await asyncio.to_thread(other.stdout.readline) == "ready\n"
-                assert await asyncio.to_thread(other.stdout.readline) == f"{METRICS_REPORT}\n"
+                assert await asyncio.to_thread(other.stdout.readline) == f"{int(FrameType.METRICS_REPORT)}\n"
                 await agent.until(lambda: agent.serving.reports_sent >= 2)
                 made_ms = [report["timestamp_ms"] for client in clients for report in there(client)]
                 # Those of one turn have the same time.
@@ -263,5 +268,36 @@ def test_our_own_client_passes_over_reports(tmp_path: Path) -> None:
                 await agent.until(lambda: agent.serving.reports_sent >= 2)
                 answer = await asyncio.to_thread(client.ask, EventKind.REQUEST_HEADERS, request_headers("a"))
                 assert answer["decision"] == "allow"
+
+    uvloop.run(talk())
+
+
+def test_another_agent_has_a_health_of_its_own(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with running(tmp_path, every=60, text=TRAP) as agent:
+            with await agent.proxy() as client:
+
+                def fail() -> int:
+                    """Until the proxy is told of it; gives what it is told."""
+                    while True:
+                        client.send_event(EventKind.REQUEST_HEADERS, request_headers("a"))
+                        payload = orjson.loads(client.receive())
+                        if client.frame_type == FrameType.HEALTH_STATUS:
+                            client.receive()
+                            return int(payload["state"])
+
+                assert await asyncio.to_thread(fail) == 2
+                assert await asyncio.to_thread(fail) == 4
+                other = Agent(SETTINGS, module(ALLOW))
+                old = agent.serving.exchange(other)
+                assert orjson.loads(await asyncio.to_thread(client.receive)) == {"state": 1}
+                # What the one before still goes through is not this one's.
+                assert old.health == "unhealthy"
+                agent.serving.tell_health()
+                answer = await asyncio.to_thread(client.ask, EventKind.REQUEST_HEADERS, request_headers("a"))
+                assert answer["decision"] == "allow"
+                assert client.frame_type == FrameType.AGENT_RESPONSE
+                agent.serving.exchange(old)
+                other.close()
 
     uvloop.run(talk())

@@ -46,7 +46,7 @@ class Served:
         self.loop = uvloop.new_event_loop()
         settings = Settings(module=Path("m.wasm"), proxy_timeout_ms=60_000)
         self.agent = Agent(settings, Module(make_engine(), wat.binary(text), "m.wasm"))
-        self.agent.attach(self.loop, lambda health: None)
+        self.agent.attach(self.loop, lambda: None)
         self.clock = LoopClock(self.loop)
         self.client, server = socket.socketpair()
         self.client.setblocking(False)
@@ -125,7 +125,7 @@ def busy(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[Connection, Wire]]:
     """A connection to an agent whose module takes its time."""
     settings = Settings(module=Path("m.wasm"), timeout_ms=10_000)
     agent = Agent(settings, Module(make_engine(), wat.binary(BUSY), "m.wasm"))
-    agent.attach(loop, lambda health: None)
+    agent.attach(loop, lambda: None)
     wire = Wire(agent)
     connection = Connection(agent, 60_000, LoopClock(loop), Heap(loop), set())
     connection.connection_made(wire)

@@ -24,12 +24,12 @@ class Failures:
     """Counts failures in a row: from the tenth on the module is degraded, and starts only after a pause.
 
     The pause is 1 s, and doubles to 30 s with each try that fails; one success ends it all. From the first
-    event that is refused in a pause the module is unhealthy. `on_change` is called when `health` changes.
+    event that is refused in a pause the module is unhealthy. `on_change` is called when `health` has changed.
     """
 
     def __init__(self) -> None:
         self.row = 0
-        self.on_change: Callable[[Health], None] = lambda health: None
+        self.on_change: Callable[[], None] = lambda: None
         self._refuses = False
         self._pause_s = FIRST_PAUSE_S
         self._until_ns = 0
@@ -59,7 +59,7 @@ class Failures:
         self._reason = reason
         if self.row == IN_A_ROW:
             _log.error("the module keeps failing", in_a_row=self.row, reason=reason)
-            self.on_change(self.health)
+            self.on_change()
         # What was under way when the pause began tells nothing new.
         if pauses and self.degraded and now_ns >= self._until_ns:
             self._until_ns = now_ns + self._pause_s * _NS
@@ -74,7 +74,7 @@ class Failures:
         self._until_ns = 0
         if was_degraded:
             _log.info("the module works again")
-            self.on_change(self.health)
+            self.on_change()
 
     def may_start(self, now_ns: int) -> bool:
         return now_ns >= self._until_ns
@@ -83,7 +83,7 @@ class Failures:
         """For an event that no instance is left or started for."""
         if self.degraded and not self._refuses:
             self._refuses = True
-            self.on_change(self.health)
+            self.on_change()
         left_s = max(self._until_ns - now_ns, 0) / _NS
         return ModuleError(
             f"the module keeps failing and is started again in {left_s:.0f} s; last: {self._reason}", "paused"

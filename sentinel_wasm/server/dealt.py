@@ -13,7 +13,6 @@ import structlog
 import uvloop
 
 from sentinel_wasm.agent import Agent
-from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server import channel
@@ -44,7 +43,7 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     dealt = DealtConnections(orders, reports_fd, settings, agent)
-    agent.attach(loop, dealt.tell_health)
+    agent.attach(loop, dealt.serving.tell_health)
     settle()
     _log.info(
         "ready",
@@ -63,7 +62,12 @@ class DealtConnections:
     """The connections of this worker. Made on the event loop that serves them."""
 
     def __init__(self, orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent) -> None:
-        self.serving = Serving(settings, agent, lambda: self._report(channel.CLOSED))
+        self.serving = Serving(
+            settings,
+            agent,
+            lost=lambda: self._report(channel.CLOSED),
+            health_changed=lambda health: self._report(channel.HEALTH[health]),
+        )
         self.status = Status(settings, self.serving)
         self._orders = orders
         self._reports_fd = reports_fd
@@ -82,11 +86,6 @@ class DealtConnections:
         await self._ended.wait()
         self._loop.remove_reader(self._orders)
         await asyncio.gather(*self._opening)
-
-    def tell_health(self, health: Health) -> None:
-        """To v2 proxies, and to the supervisor."""
-        self.serving.tell_health(health)
-        self._report(channel.HEALTH[health])
 
     def _take(self) -> None:
         try:

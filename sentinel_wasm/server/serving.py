@@ -22,8 +22,14 @@ _FLUSH_S = 5.0
 class Serving:
     """Made on the event loop that serves. `agent` answers, until `exchange` puts another in its place."""
 
-    def __init__(self, settings: Settings, agent: Agent, lost: Callable[[], None] | None = None) -> None:
-        """`lost` is called for each connection that is lost."""
+    def __init__(
+        self,
+        settings: Settings,
+        agent: Agent,
+        lost: Callable[[], None] | None = None,
+        health_changed: Callable[[Health], None] | None = None,
+    ) -> None:
+        """`lost` is called for each connection that is lost, `health_changed` when proxies are told it."""
         loop = asyncio.get_running_loop()
         self.agent = agent
         self.connections: set[Connection] = set()
@@ -32,6 +38,8 @@ class Serving:
         self._clock = LoopClock(loop)
         self._heap = Heap(loop)
         self._lost = lost
+        self._health: Health = "healthy"  # as it was told last
+        self._health_changed = health_changed
 
     def connection(self) -> Connection:
         """The protocol of a new connection."""
@@ -44,13 +52,19 @@ class Serving:
         old, self.agent = self.agent, agent
         for connection in self.connections:
             connection.exchange(agent)
-        if agent.health != old.health:
-            self.tell_health(agent.health)
+        self.tell_health()
         return old
 
-    def tell_health(self, health: Health) -> None:
+    def tell_health(self) -> None:
+        """To the proxies, where it has changed."""
+        health = self.agent.health
+        if health == self._health:
+            return
+        self._health = health
         for connection in list(self.connections):
             connection.send_health(health)
+        if self._health_changed is not None:
+            self._health_changed(health)
 
     async def drain(self) -> None:
         """Every event that came whole is answered; give the answers time to be read."""

@@ -93,7 +93,7 @@ def exchange(text: str, reads: list[bytes], mode: int) -> Wire:
         request_instances=4,
     )
     agent = Agent(settings, module(text))
-    agent.attach(loop(), lambda health: None)
+    agent.attach(loop(), lambda: None)
     wire = Wire(agent)
     connection = Connection(agent, PATIENT_MS, LoopClock(loop()), Heap(loop()), set())
     connection.connection_made(wire)

@@ -73,7 +73,7 @@ def test_failures_of_what_was_under_way_do_not_make_the_pause_longer() -> None:
 def test_one_success_ends_it() -> None:
     changes: list[Health] = []
     failures = Failures()
-    failures.on_change = changes.append
+    failures.on_change = lambda: changes.append(failures.health)
     for _ in range(2):
         fail(failures, IN_A_ROW, 0)
         assert not failures.may_start(0)
@@ -86,7 +86,7 @@ def test_one_success_ends_it() -> None:
 def test_unhealthy_from_the_first_refused_event_until_a_success() -> None:
     changes: list[Health] = []
     failures = Failures()
-    failures.on_change = changes.append
+    failures.on_change = lambda: changes.append(failures.health)
     fail(failures, IN_A_ROW - 1, 0)
     assert said(failures) == ("healthy", None)
     fail(failures, 1, 0)
