@@ -204,10 +204,9 @@ def test_all_connections_of_a_process_that_cannot_be_seen_get_it(
 
     async def talk() -> None:
         async with running(tmp_path, every=0.1) as agent:
-            clients = [await agent.proxy() for _ in range(2)]
-            for client in clients:
-                await received(client)
-                client.close()
+            with await agent.proxy() as one, await agent.proxy() as other:
+                await received(one)
+                await received(other)
 
     uvloop.run(talk())
 
@@ -294,9 +293,8 @@ def test_another_agent_has_a_health_of_its_own(tmp_path: Path) -> None:
                 # What the one before still goes through is not this one's.
                 assert old.health == "unhealthy"
                 agent.serving.tell_health()
-                answer = await asyncio.to_thread(client.ask, EventKind.REQUEST_HEADERS, request_headers("a"))
-                assert answer["decision"] == "allow"
-                assert client.frame_type == FrameType.AGENT_RESPONSE
+                client.send_event(EventKind.REQUEST_HEADERS, request_headers("a"))
+                assert orjson.loads(await asyncio.to_thread(client.receive))["decision"] == "allow"
                 agent.serving.exchange(old)
                 other.close()
 

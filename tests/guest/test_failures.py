@@ -111,7 +111,8 @@ def test_a_refusal_that_comes_after_the_recovery_is_no_illness() -> None:
     """A worker may report what was held before."""
     failures = Failures()
     assert failures.refuse(0).kind == "paused"
-    assert failures.health == "healthy"
+    fail(failures, IN_A_ROW, 0)
+    assert failures.health == "degraded"
 
 
 def test_success_between_failures_begins_the_count_anew() -> None:
