@@ -32,6 +32,8 @@ from sentinel_wasm.settings import Settings
 
 from .guest import wat
 
+pytestmark = pytest.mark.parallel
+
 ALLOW = wat.module(wat.says('{"decision":"allow"}'))
 TRAP = wat.module(wat.hook("unreachable"))
 SETTINGS = Settings(module=Path("a.wasm"), pool_size=1, timeout_ms=2000)
