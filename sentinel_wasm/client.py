@@ -147,6 +147,7 @@ class ClientV2(Client):
                 return payload
 
     def ask(self, kind: EventKind, payload: Any) -> dict[str, Any]:
+        """The answer, without what the agent says of its health before it."""
         self.send_event(kind, payload)
         answer = self.receive()
         while self.frame_type == FrameType.HEALTH_STATUS:

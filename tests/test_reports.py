@@ -303,3 +303,20 @@ def test_another_agent_has_a_health_of_its_own(tmp_path: Path) -> None:
                 other.close()
 
     uvloop.run(talk())
+
+
+def test_who_was_told_that_we_drain_is_not_told_otherwise(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with running(tmp_path, every=60) as agent:
+            with await agent.proxy() as client:
+                (connection,) = agent.serving.connections
+                connection.waiting += 1  # or it would close at once
+                connection.drain()
+                connection.send_health("healthy")
+                connection.waiting -= 1
+                connection.drain()
+                assert orjson.loads(await asyncio.to_thread(client.receive)) == {"state": 3}
+                with pytest.raises(ConnectionError):
+                    await asyncio.to_thread(client.receive)
+
+    uvloop.run(talk())

@@ -106,13 +106,13 @@ class Connection(Stream, asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Tell a v2 proxy that we stop, and close once every event is answered and read."""
-        self._draining = True
         self.send_health("draining")
+        self._draining = True
         self._close_if_drained()
 
     def send_health(self, health: Health | Literal["draining"]) -> None:
-        """To v2 proxies."""
-        if self.shaken:
+        """To v2 proxies; the last that they are told is that we drain."""
+        if self.shaken and not self._draining:
             self.write(_health_status(health))
 
     @property

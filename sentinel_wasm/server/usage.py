@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import time
@@ -24,8 +25,9 @@ def samples() -> Samples:
     }
 
 
+@functools.cache
 def start() -> Samples:
-    """When this process began, in seconds since 1970."""
+    """When this process began, in seconds since 1970; the same each time, though the clock is set."""
     # The program's name, in parentheses, may have anything in it; proc(5) counts from 1.
     behind_name = (_OWN / "stat").read_text().rpartition(")")[2].split()
     began_s = int(behind_name[22 - 3]) / os.sysconf("SC_CLK_TCK")
