@@ -21,7 +21,8 @@ class Failures:
     called when `degraded` changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: structlog.stdlib.BoundLogger = _log) -> None:
+        self._log = log
         self.row = 0
         self.on_change: Callable[[bool], None] = lambda degraded: None
         self._pause_s = FIRST_PAUSE_S
@@ -42,12 +43,12 @@ class Failures:
         self.row += 1
         self._reason = reason
         if self.row == IN_A_ROW:
-            _log.error("the module keeps failing", in_a_row=self.row, reason=reason)
+            self._log.error("the module keeps failing", in_a_row=self.row, reason=reason)
             self.on_change(True)
         # What was under way when the pause began tells nothing new.
         if pauses and self.degraded and now_ns >= self._until_ns:
             self._until_ns = now_ns + self._pause_s * _NS
-            _log.error("the module is started again after a pause", pause_s=self._pause_s, reason=reason)
+            self._log.error("the module is started again after a pause", pause_s=self._pause_s, reason=reason)
             self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def succeeded(self) -> None:
@@ -56,7 +57,7 @@ class Failures:
         self._pause_s = FIRST_PAUSE_S
         self._until_ns = 0
         if was_degraded:
-            _log.info("the module works again")
+            self._log.info("the module works again")
             self.on_change(False)
 
     def may_start(self, now_ns: int) -> bool:

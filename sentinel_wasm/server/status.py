@@ -15,7 +15,6 @@ from sentinel_wasm.server.serving import Serving
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
-_DIGEST_SHOWN = 12
 
 
 class Status:
@@ -63,7 +62,7 @@ class Status:
         module_info = series(
             "module_info",
             file=Path(agent.module.name).name,
-            sha256=agent.module.sha256[:_DIGEST_SHOWN],
+            sha256=agent.module.digest,
             from_cache="true" if agent.module.from_cache else "false",
         )
         return {
