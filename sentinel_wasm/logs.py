@@ -117,9 +117,9 @@ def leave_out(lines: int) -> None:
     _State.left_out += lines
 
 
-def lines_left_out() -> tuple[int, int]:
-    """Kept from the log for their rate; and dropped because stderr was not read."""
-    return _State.left_out, _State.writer.dropped if _State.writer else 0
+def dropped_lines() -> dict[str, int]:
+    """How many lines the log does not have, for their rate or because stderr took no more."""
+    return {"rate": _State.left_out, "stderr": _State.writer.dropped if _State.writer else 0}
 
 
 class Throttle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from sentinel_wasm import __version__, metrics
+from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm._instances import ended_stores, live_stores, made_stores
 from sentinel_wasm._metrics import BOUNDS_NS
 from sentinel_wasm.decision import VERDICTS
@@ -54,6 +54,8 @@ class Status:
         samples[series("connections_accepted_total")] = counts.connections
         samples[series("answer_cache_hits_total")] = counts.cache_hits
         samples[series("answer_cache_misses_total")] = counts.cache_misses
+        for why, lines in logs.dropped_lines().items():
+            samples[series("log_lines_dropped_total", why=why)] = lines
         return samples
 
     def _at_present(self) -> Samples:
