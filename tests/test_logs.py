@@ -409,13 +409,13 @@ def test_a_log_that_is_stuck_costs_no_answer_its_time(
     agent = agent_that_logs_to(theirs, build_wat(TRAP), tmp_path / "s", *options)
     try:
         read_until(ours, b"listening")
-        slowest = 0.0
-        with ClientV1(tmp_path / "s") as client:
+        took = []
+        with ClientV1(tmp_path / "s", timeout_s=30) as client:
             for number in range(2000):
                 began = time.monotonic()
                 assert ask(client, f"{number}" + "x" * 1000)["decision"]["block"]["status"] == 500
-                slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 5, "an answer waited for the log"
+                took.append(time.monotonic() - began)
+        assert sorted(took)[1980] < 0.5
         # Now it is read, and says what it does not have.
         line = read_line_with(ours, b"log lines dropped")
         assert line["lines"] > 500
@@ -423,10 +423,9 @@ def test_a_log_that_is_stuck_costs_no_answer_its_time(
         with ClientV1(tmp_path / "s") as client:
             for number in range(300):
                 ask(client, f"{number}" + "x" * 1000)
+        # It ends although its last lines are not read.
         agent.terminate()
-        began = time.monotonic()
-        assert agent.wait(10) == 0
-        assert time.monotonic() - began < 5, "it ends although its last lines are not read"
+        assert agent.wait(30) == 0
     finally:
         agent.kill()
         agent.wait()
