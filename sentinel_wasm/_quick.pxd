@@ -1,7 +1,7 @@
 """A header event's bytes in, its answer's frame out, in one call."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from sentinel_wasm._fastpath cimport Found, GuestCall, Normaliser
 from sentinel_wasm._json cimport Span
@@ -39,6 +39,7 @@ cdef class QuickPath:
     cdef dict kept
     cdef Counts counts
     cdef char* input
+    cdef uint64_t logged_below  # hashes of requests whose decisions are logged
     cdef int64_t guest_ns       # that guests took since it was set to 0
     cdef int64_t ended_ns       # when the last one returned
 

@@ -56,20 +56,24 @@ cdef void release(Outgoing* out) noexcept nogil:
     out.capacity = 0
 
 
-cdef uint32_t place_of(const Span* id, uint32_t count) noexcept nogil:
-    """As `spread`. The last steps mix the hash's low bits, which are all that a small remainder looks at."""
+cdef uint32_t mixed(const Span* id) noexcept nogil:
+    """A request's hash. The last steps mix its low bits, which are all that a small remainder looks at."""
     cdef uint32_t value = fnv1a(id)
     value = (value ^ value >> 15) * <uint32_t>0x2c1b3c6d
-    return (value ^ value >> 12) % count
+    return value ^ value >> 12
 
 
-def spread(str correlation_id not None, int count) -> int:
-    """Which of so many instances a request has, as long as nothing else says so."""
+cdef uint32_t hash_of(str correlation_id) except? 0:
     cdef Span id
     cdef Py_ssize_t length
     id.at = PyUnicode_AsUTF8AndSize(correlation_id, &length)
     id.length = <size_t>length
-    return place_of(&id, <uint32_t>count)
+    return mixed(&id)
+
+
+def spread(str correlation_id not None, int count) -> int:
+    """Which of so many instances a request has, as long as nothing else says so."""
+    return hash_of(correlation_id) % <uint32_t>count
 
 
 cdef class Inline:
@@ -91,7 +95,7 @@ cdef class Inline:
             return self.find(ascii(id), deadline_ns)
         if self.pinned and ascii(id) in self.pinned:
             return None
-        guest = self.guests[<Py_ssize_t>place_of(id, <uint32_t>len(self.guests))]
+        guest = self.guests[<Py_ssize_t>(mixed(id) % <uint32_t>len(self.guests))]
         return None if guest.pending or not guest.guest.usable else guest
 
 
@@ -141,6 +145,14 @@ cdef class QuickPath:
         finally:
             release(&out)
 
+    def log_share(self, double share) -> None:
+        """Leave this share of requests (0 to 1) to Python, which logs what is decided for them."""
+        self.logged_below = <uint64_t>(share * 4294967296.0)
+
+    def is_logged(self, str correlation_id not None) -> bool:
+        """Whether a request is in that share; all its events are, in every process."""
+        return self.logged_below != 0 and hash_of(correlation_id) < self.logged_below
+
     def known(self, bytes result not None, int hook, int version) -> tuple[Decision, bytes] | None:
         """The decision and the answer that are kept for a result."""
         kept = self.kept.get((result, hook, version))
@@ -166,6 +178,8 @@ cdef class QuickPath:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
             count_decision(self.counts, hook, DECIDED_ALLOW)
             return True
+        if self.logged_below != 0 and mixed(&found.id) < self.logged_below:
+            return False
         try:
             guest = self.inline.of(&found.id, arrived_ns + self.limit_ns)
         except ModuleError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,10 +13,11 @@ import structlog
 
 from sentinel_wasm._fastpath import GuestCall, Normaliser
 from sentinel_wasm._metrics import NONE, Counts
-from sentinel_wasm._quick import Inline, QuickPath
+from sentinel_wasm._quick import QuickPath
 from sentinel_wasm.decision import ALLOW, ALLOWED, Audit, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
+from sentinel_wasm.eventlog import EventLog
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.failures import Health
@@ -78,10 +78,9 @@ class Agent:
         self._normalise = normaliser.event
         # Equal results of one hook have equal answers: (result, hook, version) → (decision, answer).
         self._kept: dict[tuple[bytes, int, int], tuple[Decision, bytes]] = {}
-        # With --verbose every decision is logged, which takes Python.
         self.quick = QuickPath(
             normaliser,
-            Inline((), ()) if settings.verbose else self._pool.inline,
+            self._pool.inline,
             self,
             self._limit_ns,
             module.hooks,
@@ -90,8 +89,8 @@ class Agent:
             self.counts,
         )
         self._unknown_seen: set[str] = set()
-        self._overloads = 0
-        self._overload_said = 0.0
+        self._events = EventLog(module.digest, fail_open=settings.fail_open)
+        self.set_debug(False)
 
     def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[], None]) -> None:
         """Before the first event."""
@@ -100,6 +99,10 @@ class Agent:
 
     def close(self) -> None:
         self._pool.close()
+
+    def set_debug(self, on: bool) -> None:
+        """Whether every decision is logged, whatever the settings say."""
+        self.quick.log_share(1 if on or self._settings.verbose else self._settings.log_decisions)
 
     @property
     def pending(self) -> int:
@@ -123,12 +126,12 @@ class Agent:
 
     def guest_failed(self, guest: GuestCall, correlation_id: str, error: ModuleError) -> None:
         """A call has failed; the event is answered by `outcome_answer`."""
-        with self._defects_said():
+        with self._defects_said(correlation_id):
             self._pool.guest_failed(guest, correlation_id, error)
 
     def look_after(self, guest: GuestCall, correlation_id: str) -> None:
         """A call has returned and left something behind."""
-        with self._defects_said():
+        with self._defects_said(correlation_id):
             self._pool.look_after(guest, correlation_id)
 
     def outcome_answer(
@@ -138,19 +141,19 @@ class Agent:
         try:
             return self._header_answer(hook, correlation_id, version, outcome)
         except Exception as defect:
-            return self._answer_defect(defect, hook, version)
+            return self._answer_defect(defect, hook, version, correlation_id)
 
     def over(self, hook: int, blocks: bool, correlation_id: str) -> None:
         """An answer without a failure that may be the last for its request."""
-        with self._defects_said():
+        with self._defects_said(correlation_id):
             self._look_for_end(hook, correlation_id, blocks=blocks)
 
     @contextlib.contextmanager
-    def _defects_said(self) -> Iterator[None]:
+    def _defects_said(self, correlation_id: str) -> Iterator[None]:
         try:
             yield
         except Exception as defect:
-            self._broke(defect)
+            self._broke(defect, NONE, correlation_id)
 
     # Events
 
@@ -200,7 +203,8 @@ class Agent:
             raise
         except Exception as error:
             correlation_id = events.salvaged_id(frame)
-            return answers.with_correlation_id(self._answer_defect(error, NONE, 2), correlation_id)
+            answer = self._answer_defect(error, NONE, 2, correlation_id)
+            return answers.with_correlation_id(answer, correlation_id)
 
     def _answer_v2_slowly(
         self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply
@@ -250,16 +254,25 @@ class Agent:
         if not self.module.hooks[hook]:
             self._decided(hook, ALLOWED.number)
             return answers.allow(version)
+        logged_ns = self._logged_ns(correlation_id, deadline_ns)
         try:
             outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
         except ModuleError as error:
-            return self._header_answer(hook, correlation_id, version, error)
+            return self._header_answer(hook, correlation_id, version, error, logged_ns)
         if outcome is LATER:
-            finish = partial(self._header_answer, hook, correlation_id, version)
+            finish = partial(self._header_answer, hook, correlation_id, version, logged_ns=logged_ns)
             return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply)
-        return self._header_answer(hook, correlation_id, version, outcome)
+        return self._header_answer(hook, correlation_id, version, outcome, logged_ns)
 
-    def _header_answer(self, hook: int, correlation_id: str, version: int, outcome: Outcome) -> bytes:
+    def _logged_ns(self, correlation_id: str, deadline_ns: int) -> int:
+        """When an event was seen, where its decision is to be logged; otherwise 0."""
+        if not self.quick.is_logged(correlation_id):
+            return 0
+        return self.counts.seen(deadline_ns - self._limit_ns)
+
+    def _header_answer(
+        self, hook: int, correlation_id: str, version: int, outcome: Outcome, logged_ns: int = 0
+    ) -> bytes:
         """Results repeat, so their answers are kept."""
         if outcome is None:
             decision, answer = ALLOW, answers.allow(version)
@@ -275,8 +288,8 @@ class Agent:
                 answer = answers.encode(decision, version)
         if self._pool.tracks_requests and (hook >= self._last_hook or decision is not ALLOW):
             self._look_for_end(hook, correlation_id, blocks=isinstance(decision.verdict, Block | Redirect))
-        if self._settings.verbose:
-            self._log_decision(decision, hook, correlation_id)
+        if logged_ns:
+            self._events.decided(decision, hook, correlation_id, logged_ns)
         self._decided(hook, decision.verdict.number)
         return answer
 
@@ -300,9 +313,10 @@ class Agent:
     ) -> bytes | None:
         response = kind is EventKind.RESPONSE_BODY_CHUNK
         hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
-        finish = partial(self._body_answer, hook, chunk, version)
         if not self.module.hooks[hook]:
-            return finish(None)
+            return self._body_answer(hook, chunk, version, 0, None)
+        logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
+        finish = partial(self._body_answer, hook, chunk, version, logged_ns)
         if len(chunk.data) > _LARGE_CHUNK_BYTES:
             self._pool.leave_loop("a body chunk of over 64 KiB")
         data = inputs.body_chunk(
@@ -317,10 +331,14 @@ class Agent:
         opens = chunk.chunk_index == 0
         return self._run(hook, data, chunk.correlation_id, version, deadline_ns, finish, reply, opens=opens)
 
-    def _body_answer(self, hook: int, chunk: events.BodyChunk, version: int, outcome: Outcome) -> bytes:
+    def _body_answer(
+        self, hook: int, chunk: events.BodyChunk, version: int, logged_ns: int, outcome: Outcome
+    ) -> bytes:
         decision = ALLOW
         if self.module.hooks[hook]:
             decision = self._decision(hook, chunk.correlation_id, outcome)
+            if logged_ns:
+                self._events.decided(decision, hook, chunk.correlation_id, logged_ns)
             if self._pool.tracks_requests:
                 blocks = isinstance(decision.verdict, Block | Redirect)
                 self._look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
@@ -335,12 +353,9 @@ class Agent:
         try:
             if isinstance(outcome, ModuleError):
                 raise outcome
-            decision = ALLOW if outcome is None else self._parse(outcome, hook)
+            return ALLOW if outcome is None else self._parse(outcome, hook)
         except ModuleError as error:
             return self._failed(error, hook, correlation_id)
-        if self._settings.verbose:
-            self._log_decision(decision, hook, correlation_id)
-        return decision
 
     def _complete(
         self, event: events.RequestComplete, version: int, deadline_ns: int, reply: Reply
@@ -400,7 +415,7 @@ class Agent:
             try:
                 answer = finish(outcome)
             except Exception as error:
-                answer = self._answer_defect(error, hook, version)
+                answer = self._answer_defect(error, hook, version, correlation_id)
             self.counts.took(seen_ns)
             reply(correlation_id, answer)
 
@@ -426,60 +441,47 @@ class Agent:
         seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
 
         def answered(error: ModuleError | None) -> None:
-            answer = self._say(self._configured(error), abi.ON_CONFIGURE, version)
+            answer = self._say(self._configured(error, event.correlation_id), abi.ON_CONFIGURE, version)
             self.counts.took(seen_ns)
             reply(event.correlation_id, answer)
 
         error = self._pool.configure(event.config, deadline_ns, answered)
         if error is LATER:
             return None
-        return self._say(self._configured(error), abi.ON_CONFIGURE, version)
+        return self._say(self._configured(error, event.correlation_id), abi.ON_CONFIGURE, version)
 
-    def _configured(self, error: ModuleError | None) -> Decision:
+    def _configured(self, error: ModuleError | None, correlation_id: str) -> Decision:
         if error is None:
-            _log.info("configured by the proxy")
+            self._events.configured()
             return ALLOW
         self.counts.failed(error.kind)
         why = f"the module refuses it: {error}" if isinstance(error, ConfigRefused) else str(error)
-        _log.error("configuration rejected, the old one stays", reason=why)
+        self._events.config_rejected(error.kind, why, correlation_id)
         return Decision(Block(500, "Configuration rejected"), audit=Audit(reason_codes=(why,)))
 
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:
         reason = str(error)
         self.counts.failed(error.kind)
-        if isinstance(error, Overload):
-            self._count_overload(reason)
-            return failure_decision(reason, fail_open=self._settings.fail_open, tag="wasm-overload")
-        _log.error(
-            "module failed",
-            hook=abi.HOOKS[hook],
-            reason=reason,
-            correlation_id=correlation_id,
-            answered="allow" if self._settings.fail_open else "block 500",
-        )
+        self._events.failed(error.kind, reason, hook, correlation_id)
+        tag = "wasm-overload" if isinstance(error, Overload) else "wasm-error"
+        return failure_decision(reason, fail_open=self._settings.fail_open, tag=tag)
+
+    def _broke(self, error: Exception, hook: int, correlation_id: str | None) -> Decision:
+        """A defect of this agent: it costs the event, not the connection, and says where it is."""
+        reason = f"internal error: {type(error).__name__}"
+        self.counts.failed("internal")
+        self._events.failed("internal", reason, hook, correlation_id, error)
         return failure_decision(reason, fail_open=self._settings.fail_open)
 
-    def _count_overload(self, reason: str) -> None:
-        """One line a second at most: a line an event would be another load."""
-        self._overloads += 1
-        now = time.monotonic()
-        if now >= self._overload_said + 1:
-            _log.warning("overload: events answered without the module", events=self._overloads, last=reason)
-            self._overloads, self._overload_said = 0, now
-
-    def _broke(self, error: Exception) -> Decision:
-        """A defect of this agent: it costs the event, not the connection, and says where it is."""
-        self.counts.failed("internal")
-        _log.error("internal error, please report it", exc_info=error)
-        return failure_decision(f"internal error: {type(error).__name__}", fail_open=self._settings.fail_open)
-
-    def _answer_defect(self, error: Exception, hook: int, version: int) -> bytes:
-        return self._say(self._broke(error), hook, version)
+    def _answer_defect(
+        self, error: Exception, hook: int, version: int, correlation_id: str | None = None
+    ) -> bytes:
+        return self._say(self._broke(error, hook, correlation_id), hook, version)
 
     def _answer_broken(self, error: EventError, version: int, correlation_id: str | None) -> bytes:
         reason = f"event not understood: {error}"
         self.counts.failed("event")
-        _log.error(reason, correlation_id=correlation_id)
+        self._events.failed("event", str(error), NONE, correlation_id)
         return self._say(failure_decision(reason, fail_open=self._settings.fail_open), NONE, version)
 
     def _answer_unknown(self, name: str, version: int) -> bytes:
@@ -502,6 +504,3 @@ class Agent:
         answer = answers.encode(decision, version, chunk_index=chunk_index, websocket=websocket)
         self._decided(hook, decision.verdict.number)
         return answer
-
-    def _log_decision(self, decision: Decision, hook: int, correlation_id: str) -> None:
-        _log.info("decided", hook=abi.HOOKS[hook], correlation_id=correlation_id, **decision.summary())

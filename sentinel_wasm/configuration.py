@@ -74,6 +74,8 @@ class Configuration:
             value = self._path.absolute().parent / value
         elif option.kind is Address:
             value = parse_address(value)
+        elif option.kind is float:
+            value = float(value)
         self.values[option.field] = value
         self.origins[option.field] = self.place(*keys)
 
@@ -145,6 +147,8 @@ def _is_good(option: Option, value: Any) -> bool:
         return type(value) is str and _is_address(value)
     if option.kind is int:
         return type(value) is int and 1 <= value <= (option.most or 0)
+    if option.kind is float:
+        return type(value) in (int, float) and 0 <= value <= 1
     return type(value) is bool
 
 
@@ -165,6 +169,8 @@ def _expected(option: Option) -> str:
         return "host:port, [address]:port or :port in quotes"
     if option.kind is int:
         return f"a whole number from 1 to {option.most}"
+    if option.kind is float:
+        return "a number from 0 to 1"
     return "true or false"
 
 

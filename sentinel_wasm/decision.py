@@ -87,6 +87,8 @@ class Decision(NamedTuple):
             words["status"] = self.verdict.status
         if self.audit.tags:
             words["tags"] = list(self.audit.tags)
+        if self.audit.rule_ids:
+            words["rule_ids"] = list(self.audit.rule_ids)
         if self.audit.reason_codes:
             words["reason_codes"] = list(self.audit.reason_codes)
         return words

@@ -12,6 +12,7 @@ HeaderValues = Literal["joined", "list"]
 ChallengeFallback = Literal["none", "block"]
 Dispatch = Literal["auto", "inline", "threads"]
 Isolation = Literal["pooled", "request"]
+LogFormat = Literal["auto", "json", "text"]
 
 
 _ADDRESS = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:\s]*)):(\d{1,5})", re.ASCII)
@@ -85,6 +86,17 @@ class Settings:
     verbose: bool = _option("WASM_VERBOSE", "Log every decision.", default=False, short="v")
     fail_open: bool = _option(
         "FAIL_OPEN", "Allow when the module fails; otherwise block with 500.", default=False
+    )
+    log_decisions: float = _option(
+        "WASM_LOG_DECISIONS",
+        "Log the decisions on this share of requests, from 0 to 1: 0.01 is one in a hundred.",
+        default=0.0,
+    )
+    log_format: LogFormat = _option(
+        "WASM_LOG_FORMAT",
+        "The log as JSON lines, as text, or as text on a terminal only (auto).",
+        choices=LogFormat,
+        default="auto",
     )
     header_names: HeaderNames = _option(
         "WASM_HEADER_NAMES",
@@ -165,7 +177,8 @@ class Settings:
 class Option(NamedTuple):
     """One option as the command line, the configuration file and its schema have it.
 
-    `kind` is bool, int, Path, Address, or str where there are `choices`. A number is from 1 to `most`.
+    `kind` is bool, int, float, Path, Address, or str where there are `choices`. An int is from 1 to `most`, a
+    float from 0 to 1.
     """
 
     field: str

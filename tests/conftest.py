@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 import wasmtime
 
@@ -70,11 +72,20 @@ class RunningAgent:
         """The first log line with `text` in it."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            for line in self.log.splitlines():
+            for line in self.log.rpartition("\n")[0].splitlines():
                 if text in line:
                     return line
             time.sleep(0.01)
         raise AssertionError(f"{text!r} is not in the log: {self.log}")
+
+    def lines(self, event: str = "") -> list[dict[str, Any]]:
+        """The whole lines of its log, or those with this event."""
+        whole = self.log.rpartition("\n")[0].splitlines()
+        return [line for line in map(orjson.loads, whole) if event in ("", line["event"])]
+
+    def times_said(self, event: str) -> int:
+        """Lines that were left out count."""
+        return sum(1 + int(line.get("left_out", 0)) for line in self.lines(event))
 
     def rss_mib(self) -> float:
         return resident_mib(Path(f"/proc/{self.process.pid}"))

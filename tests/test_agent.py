@@ -10,6 +10,7 @@ import pytest
 import wasmtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from sentinel_wasm.agent import _ANSWERS_KEPT, _KEPT_BYTES, Agent
 from sentinel_wasm.client import request_headers
@@ -61,6 +62,16 @@ def test_a_defect_costs_v2_the_event_alone(broken_agent: Agent) -> None:
     answer = broken_agent.answer_v2(0x10, orjson.dumps(PAYLOAD), 0, no_reply)
     assert_failed_closed(answer)
     assert orjson.loads(answer or b"")["audit"]["custom"] == {"correlation_id": "id-1"}
+
+
+def test_a_defect_is_one_line_with_its_event(broken_agent: Agent) -> None:
+    with capture_logs() as log:
+        broken_agent.answer_v2(0x10, orjson.dumps(PAYLOAD), 0, no_reply)
+    (line,) = log
+    assert (line["event"], line["kind"]) == ("internal error, please report it", "internal")
+    assert (line["correlation_id"], line["answered"]) == ("id-1", "block 500")
+    assert line["reason"] == "internal error: ZeroDivisionError"
+    assert isinstance(line["exc_info"], ZeroDivisionError)
 
 
 def test_a_defect_closes_v2_where_no_id_can_be_salvaged(broken_agent: Agent) -> None:

@@ -79,6 +79,8 @@ def example(option: Option) -> Any:
         return not option.default
     if option.kind is Address:
         return "[::1]:9090"
+    if option.kind is float:
+        return 0.25
     return 2 if option.kind is int else f"{option.name}.path"
 
 
@@ -155,6 +157,9 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
         ("pool-size = true", "agent.toml:1: pool-size is true, expected a whole number from 1 to 256"),
         ("pool-size = 8.0", "agent.toml:1: pool-size is 8.0, expected a whole number from 1 to 256"),
         ("pool-size = inf", "agent.toml:1: pool-size is inf, expected a whole number from 1 to 256"),
+        ("log-decisions = 1.01", "agent.toml:1: log-decisions is 1.01, expected a number from 0 to 1"),
+        ("log-decisions = nan", "agent.toml:1: log-decisions is nan, expected a number from 0 to 1"),
+        ("log-decisions = '1%'", "agent.toml:1: log-decisions is '1%', expected a number from 0 to 1"),
         ("queue-limit = -1", "agent.toml:1: queue-limit is -1, expected a whole number from 1 to 1000000"),
         (
             "pool-size = 2026-01-01",
@@ -298,6 +303,8 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
     if option.kind is int:
         assert option.most is not None
         return st.integers(1, option.most)
+    if option.kind is float:
+        return st.floats(0, 1)
     if option.kind is Address:
         return st.sampled_from([":9090", "localhost:80", "[::1]:65535"]).map(parse_address)
     return st.from_regex(r"/[a-zé \"'\\#=\x7f]{0,9}[a-z]", fullmatch=True).map(Path)

@@ -52,8 +52,7 @@ def file_for(wasm: Path, config: str) -> Path:
 
 def said(agent: RunningAgent) -> list[dict[str, Any]]:
     """The lines that guests have logged."""
-    whole = agent.log.rpartition("\n")[0]
-    return [line for line in map(orjson.loads, whole.splitlines()) if line.get("source") == "log"]
+    return [line for line in agent.lines() if line.get("source") == "log"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -64,8 +63,9 @@ def test_every_instance_of_every_process_starts_with_it(
         build_wat(SAYING), "[module.config]\nwords = ['a', 'é']\n[module.config.limits]\nsize = 1.5\n"
     )
     agent = start_agent(None, "--config", str(path), "--pool-size", "2", "--workers", str(workers))
+    until(lambda: len(said(agent)) == 2 * workers)
     lines = said(agent)
-    assert [orjson.loads(line["event"]) for line in lines] == 2 * workers * [
+    assert [orjson.loads(line["text"]) for line in lines] == 2 * workers * [
         {"config": {"words": ["a", "é"], "limits": {"size": 1.5}}}
     ]
     assert {line.get("worker") for line in lines} == ({1, 2} if workers == 2 else {None})
@@ -79,7 +79,7 @@ def test_an_instance_of_one_request_starts_with_it(start_agent: StartAgent, buil
     with agent.v2() as client:
         client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))
     until(lambda: len(said(agent)) > at_start)
-    assert {line["event"] for line in said(agent)} == {'{"config":{"a":1}}'}
+    assert {line["text"] for line in said(agent)} == {'{"config":{"a":1}}'}
 
 
 def test_an_instance_that_replaces_another_starts_with_it(
@@ -90,7 +90,7 @@ def test_an_instance_that_replaces_another_starts_with_it(
     with agent.v2() as client:
         client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))
     until(lambda: len(said(agent)) == 2)
-    assert {line["event"] for line in said(agent)} == {'{"config":{"a":1}}'}
+    assert {line["text"] for line in said(agent)} == {'{"config":{"a":1}}'}
 
 
 def test_a_configuration_of_the_proxy_replaces_it(start_agent: StartAgent, build_wat: BuildWat) -> None:
@@ -99,7 +99,8 @@ def test_a_configuration_of_the_proxy_replaces_it(start_agent: StartAgent, build
     with agent.v2() as client:
         answer = client.ask(EventKind.CONFIGURE, {"correlation_id": "c", "config": {"b": 2}})
     assert answer["decision"] == "allow"
-    assert [line["event"] for line in said(agent)] == ['{"config":{"a":1}}', '{"config":{"b":2}}']
+    until(lambda: len(said(agent)) == 2)
+    assert [line["text"] for line in said(agent)] == ['{"config":{"a":1}}', '{"config":{"b":2}}']
 
 
 @pytest.mark.parametrize("config", ["", "[module.config]\n"])
@@ -107,7 +108,8 @@ def test_without_it_the_configuration_is_empty(
     start_agent: StartAgent, build_wat: BuildWat, config: str
 ) -> None:
     agent = start_agent(None, "--config", str(file_for(build_wat(SAYING), config)), "--pool-size", "1")
-    assert [line["event"] for line in said(agent)] == ['{"config":{}}']
+    until(lambda: len(said(agent)) == 1)
+    assert [line["text"] for line in said(agent)] == ['{"config":{}}']
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -137,6 +139,7 @@ def test_a_module_that_cannot_be_given_it_is_warned_of_once(
 ) -> None:
     path = file_for(build_wat(ALLOW), config)
     agent = start_agent(None, "--config", str(path), "--workers", workers)
+    until(lambda: agent.log.count(WARNING) >= times)
     assert agent.log.count(WARNING) == times
 
 

@@ -275,6 +275,35 @@ def test_a_defect_costs_the_event_alone(start: Start, monkeypatch: pytest.Monkey
     assert orjson.loads(frame[5:])["audit"]["reason_codes"] == ["internal error: ZeroDivisionError"]
 
 
+@pytest.mark.parametrize("version", [V1, REQUEST])
+def test_the_requests_whose_decisions_are_logged_are_left_to_python(start: Start, version: int) -> None:
+    asked = start(MODULES["one hook"], log_decisions=0.25)
+    ids = [f"id-{number}" for number in range(400)]
+    logged = {identity for identity in ids if asked.agent.quick.is_logged(identity)}
+    assert 70 < len(logged) < 130
+    for identity in ids:
+        payload = request(identity)
+        if version == V1:
+            event = {"version": 1, "event_type": "request_headers", "payload": orjson.loads(payload)}
+            payload = orjson.dumps(event)
+        assert (quickly(asked, version, payload) is None) is (identity in logged)
+        assert in_python(asked, version, payload) is not None
+
+
+@pytest.mark.parametrize(("share", "logged"), [(0.0, 0), (1.0, 400), (1e-9, 0)])
+def test_none_of_the_requests_is_logged_or_all_are(start: Start, share: float, logged: int) -> None:
+    quick = start(MODULES["one hook"], log_decisions=share).agent.quick
+    assert sum(quick.is_logged(f"id-{number}é") for number in range(400)) == logged
+
+
+def test_debug_logging_takes_every_event_until_it_ends(start: Start) -> None:
+    asked = start(MODULES["one hook"])
+    asked.agent.set_debug(True)
+    assert quickly(asked, REQUEST, request()) is None
+    asked.agent.set_debug(False)
+    assert quickly(asked, REQUEST, request()) is not None
+
+
 def test_responses_without_a_hook_are_allowed(start: Start) -> None:
     asked = start(MODULES["one hook"])
     payload = b'{"correlation_id":"id-9","status":200,"headers":{}}'

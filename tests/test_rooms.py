@@ -22,7 +22,7 @@ ROOMS = [
     {"toml"},
     {"configuration"},
     {"decision"},
-    {"logs", "base64", "_strings", "metrics"},
+    {"logs", "stderr", "base64", "_strings", "metrics"},
     {"protocol"},
     {
         "_wasmtime",
@@ -39,6 +39,7 @@ ROOMS = [
     {"_quick"},
     {"_stream"},
     {"guest"},
+    {"eventlog"},
     {"agent"},
     {"server"},
     {"client"},

@@ -37,18 +37,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def lines(agent: RunningAgent, event: str) -> list[dict[str, object]]:
-    whole = agent.log.rpartition("\n")[0]
-    return [line for line in map(orjson.loads, whole.splitlines()) if line["event"] == event]
-
-
 def pid_of(agent: RunningAgent, worker: int) -> int:
     """Of the one that was ready last."""
-    return [int(str(line["pid"])) for line in lines(agent, "ready") if line["worker"] == worker][-1]
+    until(lambda: starts_of(agent, worker) > 0)
+    return [int(str(line["pid"])) for line in agent.lines("ready") if line["worker"] == worker][-1]
 
 
 def starts_of(agent: RunningAgent, worker: int) -> int:
-    return sum(line["worker"] == worker for line in lines(agent, "ready"))
+    return sum(line["worker"] == worker for line in agent.lines("ready"))
 
 
 def has_ended(pid: int) -> bool:
@@ -196,7 +192,7 @@ def test_connections_wait_while_there_is_no_worker(start_agent: StartAgent) -> N
     pids = [pid_of(agent, number) for number in (1, 2)]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: len(lines(agent, "worker died")) == 2)
+    until(lambda: len(agent.lines("worker died")) == 2)
     with ClientV2(agent.socket, timeout_s=PATIENCE_S) as client:
         answer = client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))
         assert answer["audit"]["custom"] == {"correlation_id": "a"}
@@ -207,7 +203,7 @@ def test_a_worker_that_dies_again_at_once_is_replaced_after_a_pause(start_agent:
     for deaths in (1, 2):
         os.kill(pid_of(agent, 2), signal.SIGKILL)
         until(lambda deaths=deaths: starts_of(agent, 2) == deaths + 1)  # type: ignore[misc]
-    assert [line["next_in_s"] for line in lines(agent, "worker died")] == [0.0, 1.0]
+    assert [line["next_in_s"] for line in agent.lines("worker died")] == [0.0, 1.0]
 
 
 def test_a_worker_that_cannot_start_again_costs_the_others_nothing(
@@ -340,7 +336,7 @@ def test_a_signal_ends_all_with_status_0_when_events_are_answered(
                 client.receive()
     assert all(map(has_ended, pids))
     assert not agent.socket.exists()
-    assert lines(agent, "worker died") == []
+    assert agent.lines("worker died") == []
     assert orjson.loads(agent.log.splitlines()[-1])["event"] == "stopped"
 
 
@@ -379,4 +375,4 @@ def test_workers_end_when_the_supervisor_is_killed(start_agent: StartAgent) -> N
         agent.stop(signal.SIGKILL)
         until(lambda: all(map(has_ended, pids)))
         assert orjson.loads(client.receive()) == {"state": 3}
-    assert len(lines(agent, "stopped")) == 2
+    assert len(agent.lines("stopped")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,14 @@ def address(text: str | Address) -> Address:
         raise click.BadParameter(f"{error}.") from None
 
 
+def share(text: str | float) -> float:
+    """A type of option; not click's FloatRange, which takes nan."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise click.BadParameter(f"{text!r} is not a number from 0 to 1.")
+
+
 def _option(option: Option) -> click.Option:
     """A click option of one setting: its name, type, default and text are said in Settings only.
 
@@ -53,6 +62,7 @@ def _option(option: Option) -> click.Option:
     choice = {
         bool: None,
         int: click.IntRange(min=1, max=option.most),
+        float: share,
         Path: _Path(path_type=Path),
         Address: address,
     }
@@ -94,7 +104,7 @@ def _run(*, print_config: bool, check_health: bool, **values: Any) -> None:
         from sentinel_wasm.server.supervisor import run
     else:
         from sentinel_wasm.server.run import run  # loads wasmtime: not for --help, nor for a supervisor
-    logs.configure()
+    logs.configure(settings.log_format)
     given = context.get_parameter_source("header_names") is not ParameterSource.DEFAULT
     run(settings, header_names_given=given)
 

@@ -41,6 +41,8 @@ def _property(option: Option) -> dict[str, Any]:
         made["type"] = "boolean"
     elif option.kind is int:
         made |= {"type": "integer", "minimum": 1, "maximum": option.most}
+    elif option.kind is float:
+        made |= {"type": "number", "minimum": 0, "maximum": 1}
     elif option.kind is Address:
         made |= {"type": "string", "pattern": r"^(\[[^\[\]\s]+\]|[^\[\]:\s]*):[0-9]{1,5}$"}
     else:

@@ -27,7 +27,8 @@ class Failures:
     event that is refused in a pause the module is unhealthy. `on_change` is called when `health` has changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: structlog.stdlib.BoundLogger = _log) -> None:
+        self._log = log
         self.row = 0
         self.on_change: Callable[[], None] = lambda: None
         self._refuses = False
@@ -58,12 +59,12 @@ class Failures:
         self.row += 1
         self._reason = reason
         if self.row == IN_A_ROW:
-            _log.error("the module keeps failing", in_a_row=self.row, reason=reason)
+            self._log.error("the module keeps failing", in_a_row=self.row, reason=reason)
             self.on_change()
         # What was under way when the pause began tells nothing new.
         if pauses and self.degraded and now_ns >= self._until_ns:
             self._until_ns = now_ns + self._pause_s * _NS
-            _log.error("the module is started again after a pause", pause_s=self._pause_s, reason=reason)
+            self._log.error("the module is started again after a pause", pause_s=self._pause_s, reason=reason)
             self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def succeeded(self) -> None:
@@ -73,7 +74,7 @@ class Failures:
         self._pause_s = FIRST_PAUSE_S
         self._until_ns = 0
         if was_degraded:
-            _log.info("the module works again")
+            self._log.info("the module works again")
             self.on_change()
 
     def may_start(self, now_ns: int) -> bool:

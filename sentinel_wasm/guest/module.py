@@ -22,6 +22,7 @@ _HOOK = ([_I32, _I32], [_I64])
 _REQUIRED = {"alloc": ([_I32], [_I32]), "dealloc": ([_I32, _I32], [])}
 _OPTIONAL = {"_initialize": ([], []), **dict.fromkeys(abi.HOOKS, _HOOK)}
 _DECIDING = abi.HOOKS[:4]
+_DIGEST_SHOWN = 12
 _MEMORY_OVER_LIMIT = re.compile(r"memory .*minimum byte size of (\d+)")
 _OVER_LIMIT = re.compile(r"exceeds the (per-instance )?limit of")
 
@@ -30,13 +31,15 @@ class Module:
     """A compiled module whose exports and imports fit the ABI.
 
     `hooks[n]` says whether `abi.HOOKS[n]` is exported; `first_hook` is the first of them in a request.
-    `sha256` is the file's digest; `from_cache`: it was compiled by an earlier start.
+    `sha256` is the file's digest, `digest` its beginning, which logs and metrics have; `from_cache`: it was
+    compiled by an earlier start.
     """
 
     def __init__(self, engine: Engine, wasm: bytes, name: str, cache: Cache = NO_CACHE) -> None:
         """Raises ModuleLoadError with everything that is wrong."""
         self.name = name
         self.sha256 = hashlib.sha256(wasm).hexdigest()
+        self.digest = self.sha256[:_DIGEST_SHOWN]
         self.engine = engine
         sections.check_magic(wasm, name)
         try:

@@ -1,15 +1,18 @@
-"""What a module prints or logs, as lines of the agent's log, at most so many a second."""
+"""What a module prints or logs, as lines of the agent's log, at most so much a second."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import struct
 import time
 
 import structlog
 
-from sentinel_wasm import _hostcalls
+from sentinel_wasm import _hostcalls, logs
 
 LINES_A_SECOND = 100
+BYTES_A_SECOND = 65_536
 
 _log = structlog.stdlib.get_logger("guest")
 _LEVELS = ("debug", "debug", "info", "warning", "error")  # sentinel.log: trace debug info warn error
@@ -48,25 +51,60 @@ def _trace(data: bytes) -> str:
 
 
 class GuestOutput:
-    """Logs guests' lines under a rate; what is left out is counted and said once the rate allows."""
+    """Logs a module's lines under a rate; what is left out is counted, and said within a second or two.
 
-    def __init__(self) -> None:
+    Its text has a field of its own, so that it cannot pass for a line of the agent's.
+    """
+
+    def __init__(self, module: str = "") -> None:
+        """`module`: its digest."""
+        self._log = _log.bind(module=module)
         self._second = 0
-        self._left = LINES_A_SECOND
-        self._lines_dropped = 0
-        self._bytes_dropped = 0
+        self._lines_left = self._bytes_left = 0
+        self._lines_dropped = self._bytes_dropped = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # which will call `_say_in_time`
 
     def write(self, records: list[tuple[int, bytes]], bytes_dropped: int, correlation_id: str) -> None:
         self._bytes_dropped += bytes_dropped
+        self._look_at_time()
+        for level, source, text in lines(records):
+            if level == "debug" and not logs.is_debug():
+                continue
+            if self._lines_left == 0 or self._bytes_left < len(text):
+                self._lines_left = 0
+                self._lines_dropped += 1
+                logs.leave_out(1)
+                continue
+            self._lines_left -= 1
+            self._bytes_left -= len(text)
+            log = getattr(self._log, level)
+            log("guest output", text=text, source=source, correlation_id=correlation_id)
+        if self._lines_dropped or self._bytes_dropped:
+            if self._lines_left:
+                self._say_dropped()
+            else:
+                self._say_later()
+
+    def _look_at_time(self) -> None:
         second = int(time.monotonic())
         if second != self._second:
-            self._second, self._left = second, LINES_A_SECOND
-        for level, source, text in lines(records):
-            if self._left == 0:
-                self._lines_dropped += 1
-                continue
-            self._left -= 1
-            getattr(_log, level)(text, source=source, correlation_id=correlation_id)
-        if self._left and (self._lines_dropped or self._bytes_dropped):
-            _log.warning("guest output left out", lines=self._lines_dropped, bytes=self._bytes_dropped)
-            self._lines_dropped = self._bytes_dropped = 0
+            self._second, self._lines_left, self._bytes_left = second, LINES_A_SECOND, BYTES_A_SECOND
+
+    def _say_dropped(self) -> None:
+        self._lines_left -= 1
+        self._log.warning("guest output left out", lines=self._lines_dropped, bytes=self._bytes_dropped)
+        self._lines_dropped = self._bytes_dropped = 0
+
+    def _say_later(self) -> None:
+        """Where nothing more comes, a timer says it."""
+        with contextlib.suppress(RuntimeError):  # no loop: with what comes next
+            loop = asyncio.get_running_loop()
+            if self._loop is not loop:
+                self._loop = loop
+                loop.call_later(1, self._say_in_time)
+
+    def _say_in_time(self) -> None:
+        self._loop = None
+        self._look_at_time()
+        if self._lines_dropped or self._bytes_dropped:
+            self._say_dropped()

@@ -23,6 +23,7 @@ from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
 from sentinel_wasm.guest.places import KEPT_NS, Place, Places, PooledPlaces, RequestPlaces, least_busy
+from sentinel_wasm.logs import Throttle
 from sentinel_wasm.settings import Dispatch, Isolation
 
 # Back from the workers to the event loop after so long without a call that took longer than this.
@@ -71,7 +72,9 @@ class Pool:
         nested too deeply.
         """
         self.module = module
-        self.failures = Failures()
+        self._log = _log.bind(module=module.digest)
+        self._throttle = Throttle()
+        self.failures = Failures(self._log)
         self.keeps_requests = isolation == "request"
         self.tracks_requests = self.keeps_requests or dispatch == "threads"
         self.limits = limits
@@ -84,7 +87,7 @@ class Pool:
         self._plan = module.plan()
         counts = counts or Counts()
         self._pace = Pace(counts)
-        self._output = GuestOutput()
+        self._output = GuestOutput(module.digest)
         # None where the module has no `on_configure`.
         self._config = inputs.configure(config) if module.hooks[abi.ON_CONFIGURE] else None
         self._change: _Change | None = None
@@ -177,7 +180,7 @@ class Pool:
         place: Place = guest.place
         place.instance.log_output(correlation_id)
         if guest.lost is not None:
-            self._lost(place, guest.lost)
+            self._lost(place, guest.lost, correlation_id)
         if self._pace.overran:
             self._pace.reset()
             self.leave_loop("guests held the event loop for over 2 ms")
@@ -229,7 +232,7 @@ class Pool:
         if self._runs_inline and self._auto:
             self._runs_inline = self.inline.open = False
             self.tracks_requests = True
-            _log.info("worker threads run the module from now on", reason=why)
+            self._log.info("worker threads run the module from now on", reason=why)
 
     def forget(self, correlation_id: str) -> None:
         """No event can follow for this request."""
@@ -277,7 +280,7 @@ class Pool:
                 self._failed(call.place, failure, started=job.was_called)
             return failure
         if failure is not None:
-            self._lost(call.place, failure)
+            self._lost(call.place, failure, call.correlation_id)
         if call.hook >= 0 and self.failures.row:
             self._recovered()
         return job.result
@@ -291,7 +294,7 @@ class Pool:
             self.tracks_requests = self.keeps_requests
             self._pace.reset()
             self._open_inline()
-            _log.info("the event loop runs the module again", reason="no call took over 300 µs for 10 s")
+            self._log.info("the event loop runs the module again", reason="no call took over 300 µs for 10 s")
 
     # Instances
 
@@ -328,9 +331,16 @@ class Pool:
         self.inline.open = False
         self.failures.failed(str(error), now_ns, pauses=pauses)
 
-    def _lost(self, place: Place, error: ModuleError) -> None:
+    def _lost(self, place: Place, error: ModuleError, correlation_id: str) -> None:
         """The result was sound, but the instance cannot be used again."""
-        _log.warning("instance replaced after its answer", reason=str(error))
+        self._throttle.say(
+            error.kind,
+            self._log.warning,
+            "instance replaced after its answer",
+            kind=error.kind,
+            correlation_id=correlation_id,
+            reason=str(error),
+        )
         if not self.keeps_requests:
             self._start_again(place)
 
@@ -349,6 +359,7 @@ class Pool:
                     self._start_again(place)
 
     def _start_again(self, place: Place) -> None:
+        self._log.debug("instance is started again", worker_thread=place.worker)
         self._crew.give(Call(place, START, self._settle, config=self._config, start_ns=self._restart_ns))
 
     def _hold(self, hold: bool) -> None:

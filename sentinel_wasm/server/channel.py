@@ -1,8 +1,9 @@
 """What a supervisor and one of its workers say to each other.
 
-Orders go down a socket: how to start, then connections, and questions for metrics; where it ends, the worker
-drains and ends. Reports come up a pipe; where it ends, the worker is gone. One socket for both would not do:
-where a peer dies without having read everything, libuv gives the socket up instead of calling its reader.
+Orders go down a socket: how to start, then connections, questions for metrics, and how much to log; where it
+ends, the worker drains and ends. Reports come up a pipe; where it ends, the worker is gone. One socket for
+both would not do: where a peer dies without having read everything, libuv gives the socket up instead of
+calling its reader.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Start(NamedTuple):
     worker: int
     settings: Settings
     header_names_given: bool
+    is_debug: bool
 
 
 class Dealt(NamedTuple):
@@ -52,6 +54,13 @@ class _Asked(Enum):
 
 ASKED: Final = _Asked.ASKED
 """The order to report the worker's metrics."""
+
+
+class Debug(Enum):
+    """The order to log debug lines and every decision, or not."""
+
+    ON = b"+"
+    OFF = b"-"
 
 
 def orders() -> tuple[socket.socket, socket.socket]:
@@ -90,13 +99,20 @@ def ask(end: socket.socket) -> None:
     end.send(_ASK)
 
 
-def receive_order(end: socket.socket) -> Dealt | Literal[_Asked.ASKED] | None:
+def send_debug(end: socket.socket, on: bool) -> None:
+    """Raises OSError as `send_connection`."""
+    end.send((Debug.ON if on else Debug.OFF).value)
+
+
+def receive_order(end: socket.socket) -> Dealt | Literal[_Asked.ASKED] | Debug | None:
     """None where orders end. Raises BlockingIOError, and OSError where a connection finds no descriptor."""
     data, descriptors, _, _ = socket.recv_fds(end, 8, 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     if data == _ASK:
         return ASKED
+    if data in (Debug.ON.value, Debug.OFF.value):
+        return Debug(data)
     if not descriptors:
         raise OSError("too many open files")
     return Dealt(socket.socket(fileno=descriptors[0]), int.from_bytes(data, "little"))

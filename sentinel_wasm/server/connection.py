@@ -16,12 +16,14 @@ from sentinel_wasm._stream import Stream
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.errors import FrameError, ProtocolError
 from sentinel_wasm.guest.failures import Health
+from sentinel_wasm.logs import Throttle
 from sentinel_wasm.protocol import answers, handshake
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.heap import LARGE_BYTES, Heap
 
 _log = structlog.stdlib.get_logger("connection")
+_throttle = Throttle()
 
 _EVENTS = range(0x10, 0x20)
 
@@ -68,13 +70,17 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self._connections.add(self)
         self._agent.counts.connections += 1
         self._clock.watch(self)
+        _log.debug("connection opened", connections=len(self._connections))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.send = None
         self._connections.discard(self)
         self._clock.unwatch(self)
+        _log.debug("connection ended", connections=len(self._connections))
         if self.frames.unread:
-            _log.warning("client gone in the middle of a frame", unread_bytes=self.frames.unread)
+            _throttle.say(
+                "gone", _log.warning, "client gone in the middle of a frame", unread_bytes=self.frames.unread
+            )
             self._look_at_size(self.frames.unread)
         if self._lost is not None:
             self._lost()
@@ -145,7 +151,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
 
     def on_broken(self, error: ProtocolError) -> None:
         """Read no more, and close when the events before the error are answered."""
-        _log.error("connection closed", reason=str(error))
+        _throttle.say("closed", _log.error, "connection closed", reason=str(error))
         self._is_broken = self._draining = True
         self._pause_or_resume()
         self._close_if_drained()

@@ -35,24 +35,26 @@ def serve(
         give_up=give_up,
         warns=start.worker == 1,  # the others have the same module
     ) as (agent, module):
-        uvloop.run(_serve(orders, reports_fd, start.worker, start.settings, agent, module))
+        uvloop.run(_serve(orders, reports_fd, start, agent, module))
 
 
 async def _serve(
-    orders: socket.socket, reports_fd: int, worker: int, settings: Settings, agent: Agent, module: Module
+    orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent, module: Module
 ) -> None:
     loop = asyncio.get_running_loop()
-    dealt = DealtConnections(orders, reports_fd, settings, agent)
+    dealt = DealtConnections(orders, reports_fd, start.settings, agent)
     agent.attach(loop, dealt.serving.tell_health)
     settle()
     _log.info(
         "ready",
         pid=os.getpid(),
+        module=module.digest,
         hooks=hook_names(module),
-        pool_size=settings.pool_size,
+        pool_size=start.settings.pool_size,
         from_cache=module.from_cache,
     )
-    reporting = loop.create_task(send_reports(dealt.serving, dealt.status, {"worker": str(worker)}))
+    dealt.serving.set_debug(start.is_debug)
+    reporting = loop.create_task(send_reports(dealt.serving, dealt.status, {"worker": str(start.worker)}))
     await dealt.take_all()
     reporting.cancel()
     await dealt.serving.drain()
@@ -101,6 +103,9 @@ class DealtConnections:
             return
         if dealt is channel.ASKED:
             self._report(channel.samples_report(self.status.samples()))
+            return
+        if isinstance(dealt, channel.Debug):
+            self.serving.set_debug(dealt is channel.Debug.ON)
             return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)

@@ -64,6 +64,14 @@ class Process:
         self.connections += 1
         return True
 
+    def set_debug(self, on: bool) -> bool:
+        """Have it log more, or less; False where it is dead or takes no order."""
+        try:
+            channel.send_debug(self._orders, on)
+        except OSError:
+            return False
+        return True
+
     async def ask(self, patience_s: float) -> None:
         """Have it report `samples` anew, if it does so in time."""
         if self._asked is None:
@@ -138,8 +146,9 @@ class Process:
 
 
 def _spawn(orders: int, reports: int) -> subprocess.Popen[bytes]:
-    # A terminal's Ctrl-C and systemd's stop reach workers too, which drain when they are told to: blocked.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    # A terminal's Ctrl-C and systemd's stop and kill reach workers too, which do as they are told: blocked.
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _PROGRAM, str(orders), str(reports), *sys.path],

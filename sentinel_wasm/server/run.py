@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from sentinel_wasm import __version__
+from sentinel_wasm import __version__, logs
 from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
@@ -40,6 +40,8 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
     """
+    # It may come before anything listens to it, and would end the process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     with started_agent(settings, header_names_given=header_names_given, give_up=_complain) as (agent, module):
         uvloop.run(_serve(settings, agent, module))
 
@@ -73,11 +75,14 @@ def _warn(settings: Settings, module: Module, *, header_names_given: bool) -> No
         _log.warning(
             "the module seems to look up header names in lower case, but gets them as User-Agent;"
             " start with --header-names lower if its rules do not match",
-            module=str(settings.module),
+            file=str(settings.module),
+            module=module.digest,
         )
     if settings.module_config is not None and not module.hooks[abi.ON_CONFIGURE]:
         _log.warning(
-            "the module has no on_configure: [module.config] is not looked at", module=str(settings.module)
+            "the module has no on_configure: [module.config] is not looked at",
+            file=str(settings.module),
+            module=module.digest,
         )
 
 
@@ -115,6 +120,7 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = Serving(settings, agent)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: serving.set_debug(not logs.is_debug()))
     status = Status(settings, serving)
     agent.attach(loop, serving.tell_health)
     reporting = loop.create_task(send_reports(serving, status, {}))
@@ -123,7 +129,8 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
         _log.info(
             "listening",
             socket=str(settings.socket),
-            module=str(settings.module),
+            file=str(settings.module),
+            module=module.digest,
             hooks=hook_names(module),
             pool_size=settings.pool_size,
             from_cache=module.from_cache,

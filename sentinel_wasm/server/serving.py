@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from sentinel_wasm import logs
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.server.clock import LoopClock
@@ -49,11 +50,17 @@ class Serving:
 
     def exchange(self, agent: Agent) -> Agent:
         """Have another agent answer from the next event on; gives the old one, which may have some left."""
+        agent.set_debug(logs.is_debug())
         old, self.agent = self.agent, agent
         for connection in self.connections:
             connection.exchange(agent)
         self.tell_health()
         return old
+
+    def set_debug(self, on: bool) -> None:
+        """Whether debug lines and every decision are logged."""
+        logs.set_debug(on)
+        self.agent.set_debug(on)
 
     def tell_health(self) -> None:
         """To the proxies, where it has changed."""

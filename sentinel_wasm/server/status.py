@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from sentinel_wasm import __version__, metrics
+from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm._instances import ended_stores, live_stores, made_stores
 from sentinel_wasm._metrics import BOUNDS_NS
 from sentinel_wasm.decision import VERDICTS
@@ -18,7 +18,6 @@ from sentinel_wasm.settings import Settings
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
-_DIGEST_SHOWN = 12
 
 
 class Status:
@@ -62,6 +61,8 @@ class Status:
         samples[series("reports_sent_total")] = self._serving.reports_sent
         samples[series("answer_cache_hits_total")] = counts.cache_hits
         samples[series("answer_cache_misses_total")] = counts.cache_misses
+        for why, lines in logs.dropped_lines().items():
+            samples[series("log_lines_dropped_total", why=why)] = lines
         return samples
 
     def _at_present(self) -> Samples:
@@ -70,7 +71,7 @@ class Status:
         module_info = series(
             "module_info",
             file=Path(agent.module.name).name,
-            sha256=agent.module.sha256[:_DIGEST_SHOWN],
+            sha256=agent.module.digest,
             from_cache="true" if agent.module.from_cache else "false",
         )
         return {

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from sentinel_wasm import __version__, metrics
+from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import admin, channel, listener, usage
@@ -43,6 +43,7 @@ async def _supervise(settings: Settings, *, header_names_given: bool) -> None:
     supervisor = Supervisor(settings, header_names_given=header_names_given)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.toggle_debug)
     async with admin.serving(settings.admin, supervisor):
         try:
             if await supervisor.start():
@@ -59,7 +60,7 @@ async def _listen(settings: Settings, supervisor: Supervisor) -> None:
             _log.info(
                 "listening",
                 socket=str(settings.socket),
-                module=str(settings.module),
+                file=str(settings.module),
                 workers=settings.workers,
                 pool_size=settings.pool_size,
                 version=__version__,
@@ -100,6 +101,12 @@ class Supervisor:
         self.stopped.set()
         if not self._all_ready.done():
             self._all_ready.set_result(None)
+
+    def toggle_debug(self) -> None:
+        logs.set_debug(not logs.is_debug())
+        for worker in self._workers.values():
+            if not worker.set_debug(logs.is_debug()):
+                _log.warning("a worker was not told of debug logging", worker=worker.number, pid=worker.pid)
 
     async def end(self) -> None:
         """Workers answer what they have and end; one that does not is killed."""
@@ -176,7 +183,7 @@ class Supervisor:
         if self._is_ending:
             return
         try:
-            worker = Process(channel.Start(number, self._settings, self._header_names_given))
+            worker = Process(channel.Start(number, self._settings, self._header_names_given, logs.is_debug()))
         except OSError as error:
             self._replace(number, f"no process can be made: {error.strerror}")
             return

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pytest
 from structlog.testing import capture_logs
 
+from sentinel_wasm import logs
 from sentinel_wasm.guest.engine import Engine, make_engine
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import MIB, Limits
@@ -68,7 +69,8 @@ def start(load: Load) -> Iterator[Start]:
 
 
 @pytest.fixture
-def log() -> Iterator[list[Any]]:
-    """The log's entries, as structlog has them."""
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The log's entries, as structlog has them, debug lines too."""
+    monkeypatch.setattr(logs._State, "is_debug", True)
     with capture_logs() as entries:
         yield entries

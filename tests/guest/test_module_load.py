@@ -462,7 +462,7 @@ def test_output_of_the_start_function_is_logged(start: Start, log: list[dict[str
     imports = wat.imported("sentinel.log", "i32 i32 i32")
     begins = "(func $s (call $log (i32.const 2) (i32.const 256) (i32.const 5))) (start $s)"
     start(wat.module(wat.says("{}"), wat.data(256, b"begun"), begins, imports=imports))
-    assert [entry["event"] for entry in log] == ["begun"]
+    assert [entry["text"] for entry in log] == ["begun"]
 
 
 # Header names in lower case

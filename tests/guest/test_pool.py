@@ -113,7 +113,7 @@ def trap(pool: Asked, identity: str) -> None:
 
 def logged(log: Log) -> list[Any]:
     """The configurations that `on_configure` got, in order."""
-    found = [json.loads(entry["event"]) for entry in log if entry.get("source") == "log"]
+    found = [json.loads(entry["text"]) for entry in log if entry.get("source") == "log"]
     log.clear()
     return found
 
@@ -129,7 +129,7 @@ def kept(pool: Asked) -> list[Any]:
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_instances_are_made_before_the_first_event(fill: Fill, log: Log, size: int) -> None:
     pool = fill(COUNTING, size)
-    assert [entry["event"] for entry in log] == ["started"] * size
+    assert [entry["text"] for entry in log] == ["started"] * size
     for identity in IDS:
         ask(pool, identity)
     assert len(log) == size
@@ -180,7 +180,9 @@ def test_instance_lost_in_dealloc_is_said_in_the_log(fill: Fill) -> None:
     pool = fill(wat.module(wat.says("{}"), dealloc="unreachable"))
     with structlog.testing.capture_logs() as logs:
         assert ask(pool, "a") == b"{}"
-    assert [line["reason"] for line in logs] == ["trap: unreachable in dealloc for on_request_headers"]
+    (line,) = (line for line in logs if line["log_level"] == "warning")
+    assert line["reason"] == "trap: unreachable in dealloc for on_request_headers"
+    assert (line["kind"], line["correlation_id"]) == ("trap", "a")
 
 
 def test_closed_pool_has_closed_its_instances(fill: Fill) -> None:

@@ -1,0 +1,72 @@
+"""What the log says of single events: failures, and the decisions that are asked for."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from sentinel_wasm.decision import Decision
+from sentinel_wasm.guest import abi
+from sentinel_wasm.logs import Throttle
+
+_HOOKS = (*abi.HOOKS, "none")
+_FAILED = "module failed"
+_SAYS = {  # of errors.KINDS
+    "overload": "overload: answered without the module",
+    "event": "event not understood",
+    "internal": "internal error, please report it",
+}
+
+_log = structlog.stdlib.get_logger("agent")
+
+
+class EventLog:
+    """Each line has the digest of the module, the hook and the correlation id."""
+
+    def __init__(self, module: str, *, fail_open: bool) -> None:
+        """`module`: its digest."""
+        self._log = _log.bind(module=module)
+        self._fail_answer = "allow" if fail_open else "block 500"
+        self._throttle = Throttle()
+
+    def failed(
+        self, kind: str, reason: str, hook: int, correlation_id: str | None, defect: Exception | None = None
+    ) -> None:
+        """The fail-open rule answers an event, for this kind of reason (errors.KINDS)."""
+        self._throttle.say(
+            kind,
+            self._log.warning if kind == "overload" else self._log.error,
+            _SAYS.get(kind, _FAILED),
+            kind=kind,
+            hook=_HOOKS[hook],
+            correlation_id=correlation_id,
+            reason=reason,
+            answered=self._fail_answer,
+            **({"exc_info": defect} if defect else {}),
+        )
+
+    def configured(self) -> None:
+        self._throttle.say("configured", self._log.info, "configured by the proxy")
+
+    def config_rejected(self, kind: str, reason: str, correlation_id: str) -> None:
+        self._throttle.say(
+            "config",
+            self._log.error,
+            "configuration rejected, the old one stays",
+            kind=kind,
+            hook=_HOOKS[abi.ON_CONFIGURE],
+            correlation_id=correlation_id,
+            reason=reason,
+            answered="block 500",
+        )
+
+    def decided(self, decision: Decision, hook: int, correlation_id: str, seen_ns: int) -> None:
+        """`seen_ns`: when the agent saw the event, of time.monotonic_ns."""
+        self._log.info(
+            "decided",
+            hook=_HOOKS[hook],
+            correlation_id=correlation_id,
+            **decision.summary(),
+            took_us=(time.monotonic_ns() - seen_ns) // 1000,
+        )
