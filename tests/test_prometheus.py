@@ -102,6 +102,7 @@ def test_alerts_and_dashboard_name_metrics_that_there_are() -> None:
     assert {of.name for of in FAMILIES if of not in used} <= {
         "sentinel_wasm_decisions_total",
         "sentinel_wasm_reports_sent_total",
+        "sentinel_wasm_log_lines_dropped_total",
     }
 
 
