@@ -7,9 +7,10 @@ MODULE ?= examples/c/security.wasm
 SOCKET ?= /tmp/sentinel-wasm.sock
 SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
+UPGRADES ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e bench bench-ratios gate fuzz asan examples wheel clean
+.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
+
+upgrades: setup  ## 50 upgrades of the agent behind the real v2 proxy, under load; wants an idle machine (UPGRADES=…)
+	UPGRADES="$(UPGRADES)" $(BIN)/python -m pytest -s -m e2e tests/e2e/test_upgrade.py
 
 bench: bench-ratios  ## those, then the floor, the Rust agents and ours side by side, and behind the real proxy
 	$(BIN)/python -m benchmarks.side_by_side --rounds 3 --seconds 0.5 --out build/bench

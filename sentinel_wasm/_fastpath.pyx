@@ -148,6 +148,25 @@ cdef class FrameBuffer:
         if self.start == self.end:
             self.start = self.end = 0
 
+    def take_unread(self) -> bytes:
+        """The bytes that are not part of a returned frame yet; the buffer has none of them afterwards."""
+        cdef bytes unread = PyBytes_FromStringAndSize(self.data + self.start, self.end - self.start)
+        self.start = self.end = 0
+        return unread
+
+    def resume(self, int protocol, bytes unread not None) -> None:
+        """Go on where another buffer of this protocol had these bytes left; before anything is received."""
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(unread)
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t count
+        self.protocol = protocol
+        while done < length:
+            self.reserve()
+            count = min(<Py_ssize_t>(self.capacity - self.end), length - done)
+            memcpy(self.data + self.end, PyBytes_AS_STRING(unread) + done, <size_t>count)
+            self.grow(count)
+            done += count
+
     def shrink(self) -> None:
         """Give a large buffer back, if all is read; uvloop lends it until a read has been looked at."""
         cdef char* smaller

@@ -166,11 +166,14 @@ cdef class Stream:
 
     def answer_frames(self, int64_t arrived_ns) -> None:
         """Answer every whole frame that is there; `arrived_ns` is when they came, of time.monotonic_ns."""
+        self.turns.turn()
         self.answer_all(arrived_ns)
 
     cdef int answer_all(self, int64_t arrived_ns) except -1:
         cdef Span payload
         cdef int64_t began_ns = monotonic_ns()
+        if self.waiting and self.frames.protocol == 1:
+            return 0
         self.quick.guest_ns = 0
         try:
             while self.frames.find(&payload):

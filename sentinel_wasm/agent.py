@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ _log = structlog.stdlib.get_logger("agent")
 _ANSWERS_KEPT = 1024
 _KEPT_BYTES = 8192  # of a result, and of its answer
 _LARGE_CHUNK_BYTES = 65_536
+_CONFIGURE_NS = 1_000_000_000  # no event waits for it
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
@@ -88,6 +90,9 @@ class Agent:
             self._kept,
             self.counts,
         )
+        self.configured: events.Configure | None = None
+        """The last configuration that a proxy sent and the module took."""
+        self.configured_changed: Callable[[events.Configure], None] = lambda configured: None
         self._unknown_seen: set[str] = set()
         self._events = EventLog(module.digest, fail_open=settings.fail_open)
         self.set_debug(False)
@@ -441,22 +446,35 @@ class Agent:
         seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
 
         def answered(error: ModuleError | None) -> None:
-            answer = self._say(self._configured(error, event.correlation_id), abi.ON_CONFIGURE, version)
+            answer = self._say(self._configured(event, error), abi.ON_CONFIGURE, version)
             self.counts.took(seen_ns)
             reply(event.correlation_id, answer)
 
         error = self._pool.configure(event.config, deadline_ns, answered)
         if error is LATER:
             return None
-        return self._say(self._configured(error, event.correlation_id), abi.ON_CONFIGURE, version)
+        return self._say(self._configured(event, error), abi.ON_CONFIGURE, version)
 
-    def _configured(self, error: ModuleError | None, correlation_id: str) -> Decision:
+    async def configure(self, event: events.Configure) -> ModuleError | None:
+        """What an agent before this one was given; None where the module has it now, else the reason."""
+        done: asyncio.Future[ModuleError | None] = asyncio.get_running_loop().create_future()
+        deadline_ns = time.monotonic_ns() + _CONFIGURE_NS
+        error = self._pool.configure(event.config, deadline_ns, done.set_result)
+        if error is LATER:
+            error = await done
         if error is None:
+            self.configured = event
+        return error
+
+    def _configured(self, event: events.Configure, error: ModuleError | None) -> Decision:
+        if error is None:
+            self.configured = event
+            self.configured_changed(event)
             self._events.configured()
             return ALLOW
         self.counts.failed(error.kind)
         why = f"the module refuses it: {error}" if isinstance(error, ConfigRefused) else str(error)
-        self._events.config_rejected(error.kind, why, correlation_id)
+        self._events.config_rejected(error.kind, why, event.correlation_id)
         return Decision(Block(500, "Configuration rejected"), audit=Audit(reason_codes=(why,)))
 
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:

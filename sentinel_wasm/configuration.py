@@ -149,6 +149,8 @@ def _is_good(option: Option, value: Any) -> bool:
         return type(value) is int and 1 <= value <= (option.most or 0)
     if option.kind is float:
         return type(value) in (int, float) and 0 <= value <= 1
+    if option.form is not None:
+        return type(value) is str and re.fullmatch(option.form.pattern, value) is not None
     return type(value) is bool
 
 
@@ -171,6 +173,8 @@ def _expected(option: Option) -> str:
         return f"a whole number from 1 to {option.most}"
     if option.kind is float:
         return "a number from 0 to 1"
+    if option.form is not None:
+        return f"{option.form.words} in quotes"
     return "true or false"
 
 

@@ -43,6 +43,18 @@ def parse_address(text: str) -> Address:
     return Address(host, port)
 
 
+class Form(NamedTuple):
+    """What a text looks like: a regular expression for all of it, and the same in words."""
+
+    pattern: str
+    words: str
+
+
+_DIGEST = Form("[0-9a-fA-F]{64}", "a SHA-256 digest, 64 hexadecimal digits")
+_MODE = Form("0?[0-7]{3}", "a file mode in octal digits, as 0660")
+_GROUP = Form(r"[^\u0000]+", "a group's name or number")
+
+
 def _option(
     variable: str,
     help: str,
@@ -50,6 +62,7 @@ def _option(
     choices: Any = None,
     short: str | None = None,
     most: int | None = None,
+    form: Form | None = None,
     **kwargs: Any,
 ) -> Any:
     metadata = {
@@ -58,6 +71,7 @@ def _option(
         "choices": get_args(choices),
         "short": short,
         "most": most,
+        "form": form,
     }
     return field(metadata=metadata, **kwargs)
 
@@ -161,6 +175,24 @@ class Settings:
     max_module_size: int = _option(
         "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64, most=4096
     )
+    sha256: str | None = _option(
+        "WASM_SHA256",
+        "The module's SHA-256 digest, in hexadecimal: a module with another one is refused.",
+        form=_DIGEST,
+        default=None,
+    )
+    socket_mode: str = _option(
+        "WASM_SOCKET_MODE",
+        "Mode of the socket's file, in octal: who may write to it may connect.",
+        form=_MODE,
+        default="0660",
+    )
+    socket_group: str | None = _option(
+        "WASM_SOCKET_GROUP",
+        "Group of the socket's file, by name or number: one that this process is a member of.",
+        form=_GROUP,
+        default=None,
+    )
     admin: Address | None = _option(
         "WASM_ADMIN",
         "Address for metrics and health over HTTP: host:port, or :port for 127.0.0.1.",
@@ -171,14 +203,19 @@ class Settings:
         "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",
         default=None,
     )
+    takeover: bool = _option(
+        "WASM_TAKEOVER",
+        "Take the socket and the live connections over from the agent that has them, if one runs.",
+        default=False,
+    )
     module_config: str | None = None
 
 
 class Option(NamedTuple):
     """One option as the command line, the configuration file and its schema have it.
 
-    `kind` is bool, int, float, Path, Address, or str where there are `choices`. An int is from 1 to `most`, a
-    float from 0 to 1.
+    `kind` is bool, int, float, Path, Address, or str, of `choices` or of a `form`. An int is from 1 to
+    `most`, a float from 0 to 1.
     """
 
     field: str
@@ -191,6 +228,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...]
     short: str | None
     most: int | None
+    form: Form | None
 
 
 def options() -> list[Option]:

@@ -61,8 +61,11 @@ def served(
 
     async def run_both() -> None:
         where = Address(host, free_port())
-        async with admin.serving(where, source or Said()):
-            await talk(where)
+        with admin.listen(where) as sock:
+            server = await admin.start(sock, source or Said())
+            assert server is not None
+            async with server:
+                await talk(where)
 
     asyncio.run(run_both())
 
@@ -240,12 +243,8 @@ def test_a_taken_address_is_one_line_and_status_1(build_wat: BuildWat, workers: 
 
 
 def test_an_address_that_is_not_ours_is_refused() -> None:
-    async def try_it() -> None:
-        async with admin.serving(Address("192.0.2.1", 9100), Said()):
-            raise AssertionError
-
     with pytest.raises(SocketError, match=r"cannot listen on --admin 192\.0\.2\.1:9100"):
-        asyncio.run(try_it())
+        admin.listen(Address("192.0.2.1", 9100))
 
 
 def test_nothing_listens_by_default(start_agent: StartAgent, build_wat: BuildWat) -> None:

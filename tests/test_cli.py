@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import grp
+import hashlib
 import os
 import signal
 import socket
@@ -97,6 +100,9 @@ def test_an_option_beats_its_variable(start_agent: StartAgent, build_wat: BuildW
         (("--module", "m.wasm", "--log-decisions", "nan"), ["--log-decisions", "nan", "from 0 to 1"]),
         (("--module", "m.wasm", "--log-decisions", "some"), ["--log-decisions", "some", "from 0 to 1"]),
         (("--module", "m.wasm", "--header-names", "upper"), ["canonical", "lower", "as-is"]),
+        (("--module", "m.wasm", "--sha256", "abc"), ["--sha256", "'abc'", "64 hexadecimal digits"]),
+        (("--module", "m.wasm", "--socket-mode", "0680"), ["--socket-mode", "octal digits, as 0660"]),
+        (("--module", "m.wasm", "--socket-group", ""), ["--socket-group", "name or number"]),
         (("--module", "m.wasm", "--nonsense"), ["--nonsense"]),
         (("--module", "m.wasm", "left", "over"), ["left"]),
     ],
@@ -142,6 +148,30 @@ def test_nothing_listens_before_every_instance_is_ready(build_wat: BuildWat, tmp
     assert not (tmp_path / "s").exists()
 
 
+def test_a_module_of_the_given_digest_is_taken_and_another_refused(
+    start_agent: StartAgent, build_wat: BuildWat
+) -> None:
+    path = build_wat(ALLOW)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    start_agent(path, "--sha256", digest.upper())
+    other = "0" * 64
+    done = run("--module", path, "--socket", path.with_suffix(".s"), "--sha256", other)
+    assert_one_line(done, 1, str(path), f"digest is {digest}", f"--sha256 wants {other}")
+
+
+def test_two_agents_on_one_machine_need_two_sockets_only(
+    start_agent: StartAgent, build_wat: BuildWat
+) -> None:
+    allows = start_agent(build_wat(ALLOW))
+    traps = start_agent(build_wat(TRAP))
+    with allows.v1() as first, traps.v1() as second:
+        assert first.ask(EventKind.REQUEST_HEADERS, request_headers("a"))["decision"] == "allow"
+        assert "block" in second.ask(EventKind.REQUEST_HEADERS, request_headers("a"))["decision"]
+    allows.stop()
+    with traps.v1() as again:
+        assert "block" in again.ask(EventKind.REQUEST_HEADERS, request_headers("a"))["decision"]
+
+
 # --- the socket
 
 
@@ -150,7 +180,9 @@ def test_a_socket_in_use_is_one_line_and_the_first_agent_goes_on(
 ) -> None:
     path = build_wat(ALLOW)
     agent = start_agent(path)
-    assert_one_line(run("--module", path, "--socket", agent.socket), 1, "another agent is listening")
+    assert_one_line(
+        run("--module", path, "--socket", agent.socket), 1, "another agent is listening", "--takeover"
+    )
     with agent.v1() as client:
         assert client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))["decision"] == "allow"
 
@@ -181,6 +213,33 @@ def test_a_path_that_cannot_be_made_is_one_line(build_wat: BuildWat, tmp_path: P
 def test_the_socket_is_closed_to_others(tmp_path: Path) -> None:
     with listener.listen(tmp_path / "s"):
         assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+
+
+def test_mode_and_group_of_the_socket_are_as_given(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    # Another than a file has by itself, where this user has one.
+    group = 1 if os.geteuid() == 0 else [os.getgid(), *os.getgroups()][-1]
+    name = grp.getgrgid(group).gr_name
+    for given in (str(group), name):
+        agent = start_agent(build_wat(ALLOW), "--socket-mode", "0606", "--socket-group", given)
+        found = agent.socket.stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o606, group)
+
+
+def test_a_group_that_is_not_there_is_one_line(build_wat: BuildWat, tmp_path: Path) -> None:
+    done = run("--module", build_wat(ALLOW), "--socket", tmp_path / "s", "--socket-group", "no such")
+    assert_one_line(done, 1, "there is no group 'no such' for --socket-group", "groupadd")
+
+
+def test_a_group_that_the_user_is_not_in_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """chown is made to refuse: root, which may run the tests, is in every group."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(SocketError, match=r"group of --socket-group, 1: Operation not permitted; .* member"):
+        listener.listen(tmp_path / "s", group="1")
+    assert not (tmp_path / "s").exists()
 
 
 def test_an_agent_does_not_remove_the_socket_of_its_successor(tmp_path: Path) -> None:

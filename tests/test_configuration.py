@@ -81,6 +81,8 @@ def example(option: Option) -> Any:
         return "[::1]:9090"
     if option.kind is float:
         return 0.25
+    if option.form:
+        return {"socket_mode": "0600", "socket_group": "proxies", "sha256": 64 * "a"}[option.field]
     return 2 if option.kind is int else f"{option.name}.path"
 
 
@@ -305,6 +307,8 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
         return st.integers(1, option.most)
     if option.kind is float:
         return st.floats(0, 1)
+    if option.form:
+        return st.from_regex(option.form.pattern, fullmatch=True).filter(lambda text: max(text) < "\ud800")
     if option.kind is Address:
         return st.sampled_from([":9090", "localhost:80", "[::1]:65535"]).map(parse_address)
     return st.from_regex(r"/[a-zé \"'\\#=\x7f]{0,9}[a-z]", fullmatch=True).map(Path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -26,13 +27,26 @@ def test_the_unit_is_hardened() -> None:
     assert float(found[1]) <= MOST_EXPOSED, report.stdout
 
 
+def test_the_unit_is_one_to_systemd(tmp_path: Path) -> None:
+    """With a program that is there: that of the agent is not installed where the tests run."""
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/sentinel-wasm/bin/sentinel-wasm-agent", "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    report = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert UNIT.name not in report.stderr, report.stderr
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
         "RestrictAddressFamilies=AF_UNIX",
-        "MemoryMax=512M",
+        "MemoryMax=768M",
+        "Type=notify",
+        "NotifyAccess=all",
+        "WatchdogSec=10",
+        "FileDescriptorStoreMax=511",
         "CapabilityBoundingSet=",
         "CacheDirectory=sentinel-wasm",
         "CacheDirectoryMode=0700",

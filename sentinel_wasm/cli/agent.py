@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from sentinel_wasm import __version__, logs
 from sentinel_wasm.cli import shown
 from sentinel_wasm.configuration import Configuration
 from sentinel_wasm.errors import ConfigurationError, UserError
-from sentinel_wasm.settings import Address, Option, Settings, options, parse_address
+from sentinel_wasm.settings import Address, Form, Option, Settings, options, parse_address
 
 PROGRAM = "sentinel-wasm-agent"
 _SHOWN = 2000  # characters of a message
@@ -50,6 +52,17 @@ def share(text: str | float) -> float:
     raise click.BadParameter(f"{text!r} is not a number from 0 to 1.")
 
 
+def text(form: Form) -> Callable[[str], str]:
+    """A type of option."""
+
+    def checked(value: str) -> str:
+        if re.fullmatch(form.pattern, value) is None:
+            raise click.BadParameter(f"{value!r} is not {form.words}.")
+        return value
+
+    return checked
+
+
 def _option(option: Option) -> click.Option:
     """A click option of one setting: its name, type, default and text are said in Settings only.
 
@@ -68,7 +81,11 @@ def _option(option: Option) -> click.Option:
     }
     return click.Option(
         names,
-        type=click.Choice(option.choices) if option.choices else choice[option.kind],
+        type=click.Choice(option.choices)
+        if option.choices
+        else text(option.form)
+        if option.form
+        else choice[option.kind],
         is_flag=is_flag,
         default=option.default,
         envvar=option.variable,

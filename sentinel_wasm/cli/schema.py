@@ -43,6 +43,8 @@ def _property(option: Option) -> dict[str, Any]:
         made |= {"type": "integer", "minimum": 1, "maximum": option.most}
     elif option.kind is float:
         made |= {"type": "number", "minimum": 0, "maximum": 1}
+    elif option.form is not None:
+        made |= {"type": "string", "pattern": f"^{option.form.pattern}$"}
     elif option.kind is Address:
         made |= {"type": "string", "pattern": r"^(\[[^\[\]\s]+\]|[^\[\]:\s]*):[0-9]{1,5}$"}
     else:

@@ -35,11 +35,17 @@ class Module:
     compiled by an earlier start.
     """
 
-    def __init__(self, engine: Engine, wasm: bytes, name: str, cache: Cache = NO_CACHE) -> None:
-        """Raises ModuleLoadError with everything that is wrong."""
+    def __init__(
+        self, engine: Engine, wasm: bytes, name: str, cache: Cache = NO_CACHE, sha256: str | None = None
+    ) -> None:
+        """`sha256`: it must have this digest. Raises ModuleLoadError with everything that is wrong."""
         self.name = name
         self.sha256 = hashlib.sha256(wasm).hexdigest()
         self.digest = self.sha256[:_DIGEST_SHOWN]
+        if sha256 is not None and sha256.lower() != self.sha256:
+            raise ModuleLoadError(
+                f"{name}: its SHA-256 digest is {self.sha256}, and --sha256 wants {sha256.lower()}"
+            )
         self.engine = engine
         sections.check_magic(wasm, name)
         try:
@@ -90,8 +96,15 @@ class Module:
         return f"more than an instance may have: {reason}"
 
     @classmethod
-    def load(cls, engine: Engine, path: Path, max_bytes: int = 64 * MIB, cache: Cache = NO_CACHE) -> Module:
-        """Read and compile a .wasm file. Raises ModuleLoadError."""
+    def load(
+        cls,
+        engine: Engine,
+        path: Path,
+        max_bytes: int = 64 * MIB,
+        cache: Cache = NO_CACHE,
+        sha256: str | None = None,
+    ) -> Module:
+        """Read and compile a .wasm file, which must have this digest. Raises ModuleLoadError."""
         try:
             size = path.stat().st_size
             if size > max_bytes:
@@ -101,7 +114,7 @@ class Module:
             wasm = path.read_bytes()
         except OSError as error:
             raise ModuleLoadError(f"cannot read the module {path}: {error.strerror}") from None
-        return cls(engine, wasm, str(path), cache)
+        return cls(engine, wasm, str(path), cache, sha256)
 
 
 def _export_problems(exports: dict[str, AsExternType]) -> list[str]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import re
 import socket
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -40,23 +38,17 @@ class Source(Protocol):
         """None: the module serves."""
 
 
-@contextlib.asynccontextmanager
-async def serving(address: Address | None, source: Source) -> AsyncIterator[None]:
-    """Answer at this address meanwhile. Raises SocketError where it is taken or there is none such."""
-    if address is None:
-        yield
-        return
-    with _listen(address) as sock:
-        admin = _Admin(source, is_local=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
-        server = await asyncio.start_server(admin.serve, sock=sock, limit=_MOST_BYTES)
-        _log.info("admin endpoint", address=str(Address(*sock.getsockname()[:2])))
-        try:
-            yield
-        finally:
-            server.close()
+async def start(sock: socket.socket | None, source: Source) -> asyncio.Server | None:
+    """Answer who comes to what `listen` gave, until the server is closed."""
+    if sock is None:
+        return None
+    admin = _Admin(source, is_local=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
+    _log.info("admin endpoint", address=str(Address(*sock.getsockname()[:2])))
+    return await asyncio.start_server(admin.serve, sock=sock.dup(), limit=_MOST_BYTES)
 
 
-def _listen(address: Address) -> socket.socket:
+def listen(address: Address) -> socket.socket:
+    """Raises SocketError where it is taken or there is none such."""
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]

@@ -1,9 +1,9 @@
 """What a supervisor and one of its workers say to each other.
 
-Orders go down a socket: how to start, then connections, questions for metrics, and how much to log; where it
-ends, the worker drains and ends. Reports come up a pipe; where it ends, the worker is gone. One socket for
-both would not do: where a peer dies without having read everything, libuv gives the socket up instead of
-calling its reader.
+Orders go down a socket: how to start, then connections, questions for metrics, how much to log, and to give
+all connections to another process; where it ends, the worker drains and ends. Reports come up a pipe; where
+it ends, the worker is gone. One socket for both would not do: where a peer dies without having read
+everything, libuv gives the socket up instead of calling its reader.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Final, Literal, NamedTuple
 
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
+from sentinel_wasm.server import handover
+from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.settings import Settings
 
 # Reports, a byte each, but for SAMPLES, behind which length (SAMPLES_HEAD bytes in all) and JSON follow. What
@@ -26,6 +28,8 @@ FAILED = b"!"
 TAKEN = b"t"
 CLOSED = b"c"
 HEALTH: dict[Health, bytes] = {"healthy": b"h", "degraded": b"d", "unhealthy": b"u"}
+GIVEN = b"g"
+KEPT = b"k"  # the other process is gone
 SAMPLES = b"s"
 SAMPLES_HEAD = 5
 
@@ -41,11 +45,10 @@ class Start(NamedTuple):
     is_debug: bool
 
 
-class Dealt(NamedTuple):
-    """A connection, and when it was accepted, of time.monotonic_ns (which all processes share)."""
+class GiveAll(NamedTuple):
+    """The order to give all connections to another process, over this socket."""
 
-    connection: socket.socket
-    accepted_ns: int
+    end: socket.socket
 
 
 class _Asked(Enum):
@@ -89,33 +92,33 @@ def receive_start(end: socket.socket) -> Start:
     return start
 
 
-def send_connection(end: socket.socket, dealt: Dealt) -> None:
+def send_give_all(end: socket.socket, to: socket.socket) -> None:
     """Raises OSError where the worker is gone or has too much to take."""
-    socket.send_fds(end, [dealt.accepted_ns.to_bytes(8, "little")], [dealt.connection.fileno()])
+    handover.send(end, handover.GIVER, {}, to.fileno())
 
 
 def ask(end: socket.socket) -> None:
-    """Raises OSError as `send_connection`."""
+    """Raises OSError as `send_give_all`."""
     end.send(_ASK)
 
 
 def send_debug(end: socket.socket, on: bool) -> None:
-    """Raises OSError as `send_connection`."""
+    """Raises OSError as `send_give_all`."""
     end.send((Debug.ON if on else Debug.OFF).value)
 
 
-def receive_order(end: socket.socket) -> Dealt | Literal[_Asked.ASKED] | Debug | None:
+def receive_order(end: socket.socket) -> Carried | GiveAll | Literal[_Asked.ASKED] | Debug | None:
     """None where orders end. Raises BlockingIOError, and OSError where a connection finds no descriptor."""
-    data, descriptors, _, _ = socket.recv_fds(end, 8, 1, socket.MSG_CMSG_CLOEXEC)
-    if not data:
+    message = handover.receive(end)
+    if message is None:
         return None
-    if data == _ASK:
+    if message.kind == _ASK:
         return ASKED
-    if data in (Debug.ON.value, Debug.OFF.value):
-        return Debug(data)
-    if not descriptors:
-        raise OSError("too many open files")
-    return Dealt(socket.socket(fileno=descriptors[0]), int.from_bytes(data, "little"))
+    if message.kind in (Debug.ON.value, Debug.OFF.value):
+        return Debug(message.kind)
+    if message.kind == handover.GIVER:
+        return GiveAll(message.sockets[0])
+    return handover.read_connection(message)
 
 
 def samples_report(samples: Samples) -> bytes:

@@ -20,7 +20,9 @@ from sentinel_wasm.logs import Throttle
 from sentinel_wasm.protocol import answers, handshake
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 from sentinel_wasm.server.clock import LoopClock
+from sentinel_wasm.server.handover import State
 from sentinel_wasm.server.heap import LARGE_BYTES, Heap
+from sentinel_wasm.server.store import Store
 
 _log = structlog.stdlib.get_logger("connection")
 _throttle = Throttle()
@@ -50,27 +52,38 @@ class Connection(Stream, asyncio.BufferedProtocol):
         heap: Heap,
         connections: set[Connection],
         lost: Callable[[], None] | None = None,
+        store: Store | None = None,
     ) -> None:
-        """`proxy_timeout_ms`: when a v1 proxy gives an event up; `lost` is called when it is lost."""
+        """`proxy_timeout_ms`: when a v1 proxy gives an event up; `lost` is called when it is lost; `store`
+        keeps it beyond this process.
+        """
         super().__init__(agent.quick, clock, proxy_timeout_ms * 1_000_000)
         self._agent = agent
         self._clock = clock
         self._heap = heap
         self._connections = connections
         self._lost = lost
+        self._store = store
         self._transport: asyncio.Transport
         self._draining = False
         self._is_broken = False  # what comes is not understood any more
         self._is_full = False  # answers wait to be read
+        self._is_leaving = False  # for another process
         self._arrived_ns = 0  # v1: the event that a worker has
+        self._kept_as = ""  # in the store
+        self._looked_ns = 0  # when it was read from last, before it leaves or was resumed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.send = self._transport.write
         self._connections.add(self)
         self._agent.counts.connections += 1
-        self._clock.watch(self)
+        if not self.shaken:
+            self._clock.watch(self)
+        self._keep()
         _log.debug("connection opened", connections=len(self._connections))
+        if self.frames.unread:
+            self.answer_frames(self._looked_ns)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.send = None
@@ -82,8 +95,14 @@ class Connection(Stream, asyncio.BufferedProtocol):
                 "gone", _log.warning, "client gone in the middle of a frame", unread_bytes=self.frames.unread
             )
             self._look_at_size(self.frames.unread)
+        if self._kept_as and not self._is_leaving and self._store is not None:
+            self._store.drop(self._kept_as)
         if self._lost is not None:
             self._lost()
+
+    def _keep(self) -> None:
+        if self._store is not None:
+            self._kept_as = self._store.keep(self.descriptor, self._kept_as, is_shaken=self.shaken)
 
     def exchange(self, agent: Agent) -> None:
         """Another agent answers from the next event on, which counts as the one before did."""
@@ -105,10 +124,55 @@ class Connection(Stream, asyncio.BufferedProtocol):
         """Read only from a sound client that reads, and over v1 only when nothing is under way."""
         if self._transport.is_closing():
             return
-        if self._is_broken or self._is_full or (self.frames.protocol == 1 and self.waiting):
+        busy = self.frames.protocol == 1 and self.waiting
+        if self._is_broken or self._is_full or self._is_leaving or busy:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    # To another process
+
+    def prepare_to_leave(self) -> bool:
+        """Read nothing more; whether every answer is with the kernel, so that it can leave at once."""
+        if self._transport.is_closing() or self._draining:
+            return False
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._looked_ns = self._clock.looked_ns()
+            self._pause_or_resume()
+        self.write_held()
+        return self.waiting == 0 and self._transport.get_write_buffer_size() == 0
+
+    def leave(self) -> State:
+        """What comes next is for who has a duplicate of its socket. It is not shut down, only closed here."""
+        state = State(
+            self.frames.protocol, self.shaken, self._looked_ns, self.frames.take_unread(), self._kept_as
+        )
+        self._transport.abort()
+        return state
+
+    def stay(self) -> None:
+        """Read on: it does not leave, or has come."""
+        if not self._transport.is_closing():
+            self._is_leaving = False
+            self._pause_or_resume()
+
+    @property
+    def is_kept(self) -> bool:
+        """It outlives this process."""
+        return bool(self._kept_as)
+
+    @property
+    def descriptor(self) -> int:
+        """Of its socket, to be duplicated."""
+        return cast(int, self._transport.get_extra_info("socket").fileno())
+
+    def resume(self, state: State, waiting: bytes) -> None:
+        """Go on where another process has left it; before it is made. `waiting` is what came since then."""
+        self.frames.resume(state.protocol, state.unread + waiting)
+        self.shaken = state.is_shaken
+        self._looked_ns = state.looked_ns
+        self._kept_as = state.kept_as
 
     def drain(self) -> None:
         """Tell a v2 proxy that we stop, and close once every event is answered and read."""
@@ -214,6 +278,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
             raise FrameError(f"handshake refused: {refused}")
         self.shaken = True
         self._clock.unwatch(self)
+        self._keep()
         # What a proxy has not been told is healthy.
         return answer if self._agent.health == "healthy" else answer + _health_status(self._agent.health)
 

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 import uvloop
 
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server import channel
+from sentinel_wasm.server.giver import Giver
+from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reports import send_reports
 from sentinel_wasm.server.run import hook_names, settle, started_agent
 from sentinel_wasm.server.serving import Serving
@@ -74,9 +74,8 @@ class DealtConnections:
         self._orders = orders
         self._reports_fd = reports_fd
         self._unsaid = bytearray()
-        self._proxy_timeout_ms = settings.proxy_timeout_ms
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[object]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         orders.setblocking(False)
         os.set_blocking(reports_fd, False)
@@ -107,31 +106,31 @@ class DealtConnections:
         if isinstance(dealt, channel.Debug):
             self.serving.set_debug(dealt is channel.Debug.ON)
             return
+        if isinstance(dealt, channel.GiveAll):
+            self._start(self._give_all(dealt.end))
+            return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)
-        if self._is_late(dealt):
-            _log.error(
-                "connection closed",
-                reason="its event waited longer than a v1 proxy does before a worker took it",
-            )
-            dealt.connection.close()
-            self._report(channel.CLOSED)
-            return
-        accepted = self._loop.connect_accepted_socket(self.serving.connection, dealt.connection)
-        task = self._loop.create_task(accepted)
+        self._start(self._open(dealt))
+
+    def _start(self, doing: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(doing)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    def _is_late(self, dealt: channel.Dealt) -> bool:
-        """An event over v1 is there that its proxy has given up (agent-protocol.md, section 2)."""
-        if time.monotonic_ns() - dealt.accepted_ns <= self._proxy_timeout_ms * 1_000_000:
-            return False
-        dealt.connection.setblocking(False)
+    async def _open(self, dealt: Carried) -> None:
         try:
-            head = dealt.connection.recv(5, socket.MSG_PEEK)
-        except OSError:
-            return False
-        return len(head) == 5 and head[4] != FrameType.HANDSHAKE_REQUEST
+            await self.serving.adopt(dealt)
+        except OSError as error:
+            _log.error("a connection was lost", reason=error.strerror)
+            self._report(channel.CLOSED)
+
+    async def _give_all(self, end: socket.socket) -> None:
+        # Those that were dealt before are to be open.
+        await asyncio.gather(*(self._opening - {asyncio.current_task()}))
+        with end:
+            everything = await Giver(self.serving, end).give_all()
+        self._report(channel.GIVEN if everything else channel.KEPT)
 
     def _report(self, what: bytes) -> None:
         self._unsaid += what

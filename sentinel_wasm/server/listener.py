@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import socket
 import stat
@@ -11,28 +12,59 @@ from sentinel_wasm.errors import SocketError
 
 MODE = 0o660
 _BACKLOG = 512
+_NO_GROUP = 2**32 - 2  # the last number that chown takes
 
 
-def listen(path: Path) -> socket.socket:
-    """A listening socket at `path`; a stale one there is replaced.
+def listen(
+    path: Path, mode: int = MODE, group: str | None = None, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> socket.socket:
+    """A listening socket at `path`; a stale one there is replaced. `group`: None for the process's own.
 
     Raises SocketError where the path is taken by a live agent or by something that is no socket (left
     untouched), or cannot be made.
     """
-    _make_way(path)
-    listener = socket.socket(socket.AF_UNIX)
+    group_id = None if group is None else _group_id(group)
+    _make_way(path, kind)
+    listener = socket.socket(socket.AF_UNIX, kind)
     # The mode must hold from the moment the file exists: bind makes it under the umask.
-    umask = os.umask(0o777 & ~MODE)
+    umask = os.umask(0o777 & ~mode)
     try:
         listener.bind(str(path))
+        if group_id is not None:
+            _give_to(group_id, path)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise SocketError(f"cannot listen on {path}: {_reason(error)}") from None
+    except SocketError:
+        listener.close()
+        path.unlink()
+        raise
     finally:
         os.umask(umask)
     listener.setblocking(False)
     return listener
+
+
+def _give_to(group_id: int, path: Path) -> None:
+    try:
+        os.chown(path, -1, group_id, follow_symlinks=False)
+    except OSError as error:
+        raise SocketError(
+            f"cannot give {path} to the group of --socket-group, {group_id}: {_reason(error)};"
+            " the agent's user must be a member of it"
+        ) from None
+
+
+def _group_id(group: str) -> int:
+    if group.isascii() and group.isdecimal():
+        return min(int(group), _NO_GROUP)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise SocketError(
+            f"there is no group {group!r} for --socket-group: make it with groupadd, or name another"
+        ) from None
 
 
 def unlink(path: Path, ours: tuple[int, int]) -> None:
@@ -50,7 +82,7 @@ def identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _make_way(path: Path) -> None:
+def _make_way(path: Path, kind: socket.SocketKind) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -59,7 +91,7 @@ def _make_way(path: Path) -> None:
         raise SocketError(f"cannot use {path}: {_reason(error)}") from None
     if not stat.S_ISSOCK(mode):
         raise SocketError(f"{path} exists and is not a socket; it is left as it is, choose another --socket")
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
@@ -68,7 +100,10 @@ def _make_way(path: Path) -> None:
             return
         except OSError as error:
             raise SocketError(f"cannot tell whether {path} is in use: {_reason(error)}") from None
-    raise SocketError(f"another agent is listening on {path}; stop it or choose another --socket")
+    raise SocketError(
+        f"another agent is listening on {path}; stop it, take over from it with --takeover, or choose another"
+        " --socket"
+    )
 
 
 def _reason(error: OSError) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import deque
 
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
-from sentinel_wasm.server import channel
+from sentinel_wasm.server import channel, handover
+from sentinel_wasm.server.handover import Carried
 
 _READ_BYTES = 65_536
+_GIVE_S = 30.0  # more than connections are waited for
+_OF_THE_SUPERVISOR = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
 _HEALTH = {report: health for health, report in channel.HEALTH.items()}
 
 # The same modules as here, wherever the agent was started: -m would look into the working directory first.
@@ -32,10 +36,11 @@ class Process:
         self.is_ready = False
         self.health: Health = "healthy"
         self.connections = 0  # dealt to it and not closed
-        self.untaken: deque[channel.Dealt] = deque()  # open here until it has them: it may die before
+        self.untaken: deque[Carried] = deque()  # open here until it has them: it may die before
         self.failure = ""  # why it could not start, where it says so
         self.samples: Samples = {}  # its metrics, as it last reported them
         self._asked: asyncio.Future[None] | None = None
+        self._gives: asyncio.Future[bool] | None = None
         self._said = bytearray()
         self._orders, orders = channel.orders()
         channel.send_start(self._orders, start)
@@ -54,10 +59,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
-    def deal(self, dealt: channel.Dealt) -> bool:
+    def deal(self, dealt: Carried) -> bool:
         """Give it a connection; False where it is dead or takes none."""
         try:
-            channel.send_connection(self._orders, dealt)
+            handover.send_connection(self._orders, dealt)
         except OSError:
             return False
         self.untaken.append(dealt)
@@ -71,6 +76,17 @@ class Process:
         except OSError:
             return False
         return True
+
+    async def give_all(self, end: socket.socket) -> bool:
+        """Have it give its connections to another process; False where that is gone, and it keeps some.
+
+        Raises OSError where it takes no order.
+        """
+        gives = self._gives = asyncio.get_running_loop().create_future()
+        with end:
+            channel.send_give_all(self._orders, end)
+        done, _ = await asyncio.wait([gives], timeout=_GIVE_S)
+        return gives.result() if done else True  # it hangs, and ends with this process
 
     async def ask(self, patience_s: float) -> None:
         """Have it report `samples` anew, if it does so in time."""
@@ -111,11 +127,18 @@ class Process:
         elif report in _HEALTH:
             self.health = _HEALTH[report]
         elif report == channel.TAKEN:
-            self.untaken.popleft().connection.close()
+            self.untaken.popleft().sock.close()
+        elif report in (channel.GIVEN, channel.KEPT):
+            self._has_given(everything=report == channel.GIVEN)
         elif report == channel.CLOSED:
             self.connections -= 1
         del self._said[:size]
         return True
+
+    def _has_given(self, *, everything: bool) -> None:
+        gives, self._gives = self._gives, None
+        if gives is not None and not gives.done():
+            gives.set_result(everything)
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, None
@@ -135,6 +158,7 @@ class Process:
         """How it ended."""
         self._close()
         self._answer()
+        self._has_given(everything=True)  # as far as it had any
         status = self._process.wait()
         if self.failure:
             return self.failure
@@ -146,9 +170,8 @@ class Process:
 
 
 def _spawn(orders: int, reports: int) -> subprocess.Popen[bytes]:
-    # A terminal's Ctrl-C and systemd's stop and kill reach workers too, which do as they are told: blocked.
-    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # A terminal's Ctrl-C and systemd's signals reach workers too, which do what they are told: blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_SUPERVISOR)
     try:
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _PROGRAM, str(orders), str(reports), *sys.path],

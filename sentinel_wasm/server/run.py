@@ -7,9 +7,10 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -19,15 +20,20 @@ from sentinel_wasm import __version__, logs
 from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
+from sentinel_wasm.errors import UserError
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.cache import Cache
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.server import admin, listener
+from sentinel_wasm.protocol.events import Configure
+from sentinel_wasm.server import admin, systemd, upgrade
+from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.reports import send_reports
 from sentinel_wasm.server.serving import Serving
+from sentinel_wasm.server.sockets import Sockets, open_sockets
 from sentinel_wasm.server.status import Status
+from sentinel_wasm.server.store import Store
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("server")
@@ -40,8 +46,9 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
     """
-    # It may come before anything listens to it, and would end the process.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # They may come before anything listens to them, and would end the process.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     with started_agent(settings, header_names_given=header_names_given, give_up=_complain) as (agent, module):
         uvloop.run(_serve(settings, agent, module))
 
@@ -58,7 +65,11 @@ def started_agent(
     with _compile_limit(settings.module, give_up):
         engine = make_engine(_instances(settings), settings.memory_limit * MIB)
         module = Module.load(
-            engine, settings.module, settings.max_module_size * MIB, Cache(settings.cache_dir)
+            engine,
+            settings.module,
+            settings.max_module_size * MIB,
+            Cache(settings.cache_dir),
+            settings.sha256,
         )
     if warns:
         _warn(settings, module, header_names_given=header_names_given)
@@ -119,13 +130,18 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = Serving(settings, agent)
+    serving = Serving(settings, agent, store=Store())
     loop.add_signal_handler(signal.SIGUSR1, lambda: serving.set_debug(not logs.is_debug()))
     status = Status(settings, serving)
     agent.attach(loop, serving.tell_health)
+    before = upgrade.ask(settings) if settings.takeover else None
+    if before is not None:
+        await _configure(agent, before.configured)
     reporting = loop.create_task(send_reports(serving, status, {}))
-    async with admin.serving(settings.admin, status), _accepting(settings, serving):
+    with before.sockets if before is not None else open_sockets(settings) as sockets:
+        accepting = Accepting(serving, status, sockets)
         settle()
+        await accepting.accept()
         _log.info(
             "listening",
             socket=str(settings.socket),
@@ -136,23 +152,61 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
             from_cache=module.from_cache,
             version=__version__,
         )
+        next_process = upgrade.Upgrade(settings, sockets, accepting, stop.set)
+        for carried in sockets.kept:
+            with contextlib.suppress(OSError):  # the proxy is gone
+                await serving.adopt(carried)
+        upgrading = loop.create_task(next_process.run(before, serving.adopt))
         await stop.wait()
+        upgrading.cancel()
         status.is_draining = True
         reporting.cancel()
+        await accepting.end()
 
 
-@contextlib.asynccontextmanager
-async def _accepting(settings: Settings, serving: Serving) -> AsyncIterator[None]:
-    """Accept connections at the socket meanwhile; afterwards drain them. Raises SocketError."""
-    sock = listener.listen(settings.socket)
-    ours = listener.identity(settings.socket)
-    try:
-        server = await asyncio.get_running_loop().create_unix_server(serving.connection, sock=sock)
-        yield
-        server.close()
-        await serving.drain()
-    finally:
-        listener.unlink(settings.socket, ours)
+class Accepting:
+    """A process's connections, as they come from proxies and from the process before it."""
+
+    def __init__(self, serving: Serving, status: Status, sockets: Sockets) -> None:
+        self._serving = serving
+        self._status = status
+        self._sockets = sockets
+
+    @property
+    def configured(self) -> Configure | None:
+        return self._serving.agent.configured
+
+    async def accept(self) -> None:
+        sock = self._sockets.agent.dup()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._serving.connection, sock=sock)
+        self._admin = await admin.start(self._sockets.admin, self._status)
+
+    def accept_no_more(self) -> None:
+        self._server.close()
+        if self._admin is not None:
+            self._admin.close()
+
+    async def give_all(self, end: socket.socket) -> bool:
+        return await Giver(self._serving, end).give_all()
+
+    async def end(self) -> None:
+        """Answer what has come."""
+        self._server.close()
+        if not self._sockets.are_shared:
+            systemd.stopping("answering what has come")
+            await self._serving.keep_all()
+        await self._serving.drain()
+        self.accept_no_more()
+
+
+async def _configure(agent: Agent, configured: Configure | None) -> None:
+    """As the process before this one was. Raises UserError where the module refuses it."""
+    if configured is None:
+        return
+    error = await agent.configure(configured)
+    if error is not None:
+        raise UserError(f"the module refuses the configuration that the proxy has sent: {error}")
 
 
 def settle() -> None:

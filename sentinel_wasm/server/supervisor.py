@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import time
 from collections.abc import Iterable
 
 import structlog
@@ -17,8 +16,10 @@ import structlog
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.metrics import Samples
-from sentinel_wasm.server import admin, channel, listener, usage
+from sentinel_wasm.server import admin, channel, handover, systemd, upgrade, usage
+from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.process import Process
+from sentinel_wasm.server.sockets import Sockets, open_sockets
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("supervisor")
@@ -34,6 +35,7 @@ def run(settings: Settings, *, header_names_given: bool) -> None:
 
     `header_names_given`: as in `server.run`.
     """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until it means something, it is not to kill
     # Not uvloop: a few connections a second need none.
     asyncio.run(_supervise(settings, header_names_given=header_names_given))
     _log.info("stopped")
@@ -44,32 +46,58 @@ async def _supervise(settings: Settings, *, header_names_given: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.toggle_debug)
-    async with admin.serving(settings.admin, supervisor):
-        try:
-            if await supervisor.start():
-                await _listen(settings, supervisor)
-        finally:
-            await supervisor.end()
+    try:
+        if await supervisor.start():
+            await _listen(settings, supervisor)
+    finally:
+        await supervisor.end()
 
 
 async def _listen(settings: Settings, supervisor: Supervisor) -> None:
-    with listener.listen(settings.socket) as sock:
-        ours = listener.identity(settings.socket)
-        try:
-            supervisor.accept_from(sock)
-            _log.info(
-                "listening",
-                socket=str(settings.socket),
-                file=str(settings.module),
-                workers=settings.workers,
-                pool_size=settings.pool_size,
-                version=__version__,
-            )
-            await supervisor.stopped.wait()
-            _log.info("stopping")
-        finally:
-            supervisor.accept_no_more(sock)
-            listener.unlink(settings.socket, ours)
+    before = upgrade.ask(settings) if settings.takeover else None
+    with before.sockets if before is not None else open_sockets(settings) as sockets:
+        accepting = Accepting(supervisor, sockets)
+        await accepting.accept()
+        _log.info(
+            "listening",
+            socket=str(settings.socket),
+            file=str(settings.module),
+            workers=settings.workers,
+            pool_size=settings.pool_size,
+            version=__version__,
+        )
+        next_process = upgrade.Upgrade(settings, sockets, accepting, supervisor.stop)
+        for carried in sockets.kept:
+            await supervisor.adopt(carried)
+        upgrading = asyncio.create_task(next_process.run(before, supervisor.adopt))
+        await supervisor.stopped.wait()
+        upgrading.cancel()
+        if not sockets.are_shared:
+            systemd.stopping("answering what has come")
+        _log.info("stopping")
+        accepting.accept_no_more()
+
+
+class Accepting:
+    """A supervisor's connections, as they come from proxies and go to the next process."""
+
+    configured = None  # each worker has its own
+
+    def __init__(self, supervisor: Supervisor, sockets: Sockets) -> None:
+        self._supervisor = supervisor
+        self._sockets = sockets
+
+    async def accept(self) -> None:
+        self._supervisor.accept_from(self._sockets.agent)
+        self._admin = await admin.start(self._sockets.admin, self._supervisor)
+
+    def accept_no_more(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._sockets.agent)
+        if self._admin is not None:
+            self._admin.close()
+
+    async def give_all(self, end: socket.socket) -> bool:
+        return await self._supervisor.give_all(end)
 
 
 class Supervisor:
@@ -81,7 +109,7 @@ class Supervisor:
         self._header_names_given = header_names_given
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Process] = {}
-        self._held: list[channel.Dealt] = []
+        self._held: list[Carried] = []
         # By worker: when it was to start again, and after how long.
         self._pauses: dict[int, tuple[float, float]] = {}
         self._all_ready: asyncio.Future[None] = self._loop.create_future()
@@ -112,7 +140,7 @@ class Supervisor:
         """Workers answer what they have and end; one that does not is killed."""
         self._is_ending = True
         for dealt in self._held:
-            dealt.connection.close()
+            dealt.sock.close()
         for worker in self._workers.values():
             worker.end()
         end = self._loop.time() + _END_S
@@ -153,10 +181,6 @@ class Supervisor:
         if not self._is_ending:
             self._loop.add_reader(sock, self._accept, sock)
 
-    def accept_no_more(self, sock: socket.socket) -> None:
-        self._is_ending = True
-        self._loop.remove_reader(sock)
-
     def _accept(self, sock: socket.socket) -> None:
         try:
             connection, _ = sock.accept()
@@ -167,9 +191,25 @@ class Supervisor:
             self._loop.remove_reader(sock)
             self._loop.call_later(1, self.accept_from, sock)
             return
-        self._deal([channel.Dealt(connection, time.monotonic_ns())])
+        self._deal([handover.accepted(connection)])
 
-    def _deal(self, connections: Iterable[channel.Dealt]) -> None:
+    async def adopt(self, carried: Carried) -> None:
+        """A connection of the process before."""
+        self._deal([carried])
+
+    async def give_all(self, end: socket.socket) -> bool:
+        """As `giver.Giver.give_all`, but over a socket for each worker, to whose other end this one leads."""
+        giving = []
+        for worker in [worker for worker in self._workers.values() if worker.is_ready]:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                handover.send(end, handover.GIVER, {}, theirs.fileno())
+            giving.append(self._loop.create_task(worker.give_all(ours)))
+        for carried in self._held:
+            handover.send_connection(end, carried)
+        return all(await asyncio.gather(*giving))
+
+    def _deal(self, connections: Iterable[Carried]) -> None:
         """Each to the worker that has the fewest; those that no worker takes wait for one."""
         for dealt in connections:
             ready = (worker for worker in self._workers.values() if worker.is_ready)
