@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 from enum import Enum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
@@ -27,8 +27,11 @@ CLOSED = b"c"
 HEALTH: dict[Health, bytes] = {"healthy": b"h", "degraded": b"d", "unhealthy": b"u"}
 SAMPLES = b"s"
 SAMPLES_HEAD = 5
+# As SAMPLES, but what follows is the length of JSON (SAMPLES_HEAD - 1 bytes), that JSON, and events' bytes.
+SEEN = b"l"
 
 _ASK = b"?"
+_LOOK = b"l"
 
 
 class Start(NamedTuple):
@@ -52,6 +55,19 @@ class _Asked(Enum):
 
 ASKED: Final = _Asked.ASKED
 """The order to report the worker's metrics."""
+
+
+class Look(NamedTuple):
+    """The order to report what the page shows: with the last events, those behind this number."""
+
+    since: int
+
+
+class Seen(NamedTuple):
+    """That report: what `Status` says as `about` (with the module's `config`) and as `entries`."""
+
+    about: dict[str, Any]
+    entries: bytes
 
 
 def orders() -> tuple[socket.socket, socket.socket]:
@@ -90,13 +106,20 @@ def ask(end: socket.socket) -> None:
     end.send(_ASK)
 
 
-def receive_order(end: socket.socket) -> Dealt | Literal[_Asked.ASKED] | None:
+def look(end: socket.socket, since: int) -> None:
+    """Raises OSError as `send_connection`."""
+    end.send(_LOOK + since.to_bytes(8, "little"))
+
+
+def receive_order(end: socket.socket) -> Dealt | Look | Literal[_Asked.ASKED] | None:
     """None where orders end. Raises BlockingIOError, and OSError where a connection finds no descriptor."""
-    data, descriptors, _, _ = socket.recv_fds(end, 8, 1, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(end, 9, 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     if data == _ASK:
         return ASKED
+    if data[:1] == _LOOK and len(data) == 9:
+        return Look(int.from_bytes(data[1:], "little"))
     if not descriptors:
         raise OSError("too many open files")
     return Dealt(socket.socket(fileno=descriptors[0]), int.from_bytes(data, "little"))
@@ -114,3 +137,19 @@ def read_samples(said: bytearray) -> tuple[Samples, int] | None:
         return None
     samples: Samples = json.loads(said[SAMPLES_HEAD:size])
     return samples, size
+
+
+def seen_report(seen: Seen) -> bytes:
+    about = json.dumps(seen.about).encode()
+    data = len(about).to_bytes(SAMPLES_HEAD - 1, "little") + about + seen.entries
+    return SEEN + len(data).to_bytes(SAMPLES_HEAD - 1, "little") + data
+
+
+def read_seen(said: bytearray) -> tuple[Seen, int] | None:
+    """As `read_samples`."""
+    size = SAMPLES_HEAD + int.from_bytes(said[1:SAMPLES_HEAD], "little")
+    if len(said) < SAMPLES_HEAD or len(said) < size:
+        return None
+    start = 2 * SAMPLES_HEAD - 1
+    end = start + int.from_bytes(said[SAMPLES_HEAD:start], "little")
+    return Seen(json.loads(said[start:end]), bytes(said[end:size])), size

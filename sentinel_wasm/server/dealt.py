@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -102,6 +101,10 @@ class DealtConnections:
         if dealt is channel.ASKED:
             self._report(channel.samples_report(self.status.samples()))
             return
+        if isinstance(dealt, channel.Look):
+            about = {**self.status.about(), "config": self.serving.agent.config}
+            self._report(channel.seen_report(channel.Seen(about, self.status.entries(dealt.since))))
+            return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)
         if self._is_late(dealt):
@@ -130,6 +133,17 @@ class DealtConnections:
 
     def _report(self, what: bytes) -> None:
         self._unsaid += what
-        # A supervisor that does not read gets it with the next report; one that is gone, not at all.
-        with contextlib.suppress(OSError):
+        self._say()
+
+    def _say(self) -> None:
+        """As much as the pipe takes, the rest when it takes more; nothing to a supervisor that is gone."""
+        try:
             del self._unsaid[: os.write(self._reports_fd, self._unsaid)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsaid.clear()
+        if self._unsaid:
+            self._loop.add_writer(self._reports_fd, self._say)
+        else:
+            self._loop.remove_writer(self._reports_fd)
