@@ -10,6 +10,7 @@ MODULES = (
     "_wasmtime",
     "_ticker",
     "_hostcalls",
+    "_recent",
     "_metrics",
     "_instances",
     "_fastpath",

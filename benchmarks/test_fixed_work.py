@@ -17,7 +17,7 @@ from sentinel_wasm.guest.inputs import InputWriter
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import encode_v1
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.settings import Address, Settings
 
 FRAMES_A_READ = 16
 
@@ -92,6 +92,14 @@ def test_v1_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
 
 @pytest.mark.benchmark(group="whole event")
 def test_v2_event(benchmark: BenchmarkFixture, agent: Agent) -> None:
+    assert benchmark(agent.quick.answer_frame, 0x10, work.frame_v2(12), work.FAR_NS) is not None
+
+
+@pytest.mark.benchmark(group="whole event")
+def test_v2_event_with_admin(benchmark: BenchmarkFixture) -> None:
+    """The same, kept for the page of --admin."""
+    settings = Settings(module=Path("trivial.wasm"), admin=Address("127.0.0.1", 0))
+    agent = Agent(settings, work.trivial_module())
     assert benchmark(agent.quick.answer_frame, 0x10, work.frame_v2(12), work.FAR_NS) is not None
 
 

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs what the tests compile with or ask and this machine lacks (Debian, as root): the example modules of C and
-# AssemblyScript are rebuilt in every run. Elsewhere it says what is missing.
+# Installs what the tests compile with, ask or open the page with, and this machine lacks (Debian, as root): the example
+# modules of C and AssemblyScript are rebuilt in every run. Elsewhere it says what is missing.
 set -eu
 missing=""
 # Debian runs a Prometheus of its own, on port 9090, where systemd runs.
-for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd wrk:wrk promtool:prometheus; do
+for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd wrk:wrk promtool:prometheus \
+    chromium:chromium chromedriver:chromium-driver; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 [ -d "$(clang -print-runtime-dir 2>/dev/null)" ] || missing="$missing libclang-rt-dev" # the sanitizers, for ci/fuzz.sh

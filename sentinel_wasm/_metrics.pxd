@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from sentinel_wasm._hostcalls cimport monotonic_ns
+from sentinel_wasm._recent cimport Recent
 
 cdef enum:
     BOUNDS = 18                 # of a histogram; one more bucket has what is above them
@@ -45,6 +46,8 @@ cdef class Counts:
     cdef public uint64_t cache_misses
     cdef public uint64_t connections    # accepted
     cdef readonly dict errors           # by kind
+    cdef readonly dict last_errors      # by kind: (reason, correlation id, time.time())
+    cdef public Recent recent           # None: nobody looks at single events
 
 cdef inline void count_decision(Counts counts, int hook, int decision) noexcept:
     counts.decisions[hook][decision] += 1

@@ -8,6 +8,8 @@ from libc.stdint cimport int64_t
 
 from sentinel_wasm._hostcalls cimport monotonic_ns
 
+import time
+
 from sentinel_wasm.errors import KINDS
 
 BOUNDS_NS = tuple([bounds_ns[index] for index in range(BOUNDS)])
@@ -23,6 +25,7 @@ cdef class Counts:
 
     def __cinit__(self):
         self.errors = dict.fromkeys(KINDS, 0)
+        self.last_errors = {}
 
     def decided(self, int hook, int decision) -> None:
         """An event of this hook (NONE: of no hook) is answered so (`number` of its verdict)."""
@@ -30,9 +33,10 @@ cdef class Counts:
             raise ValueError(f"there is no hook {hook} or no decision {decision}")
         count_decision(self, hook, decision)
 
-    def failed(self, str kind not None) -> None:
+    def failed(self, str kind not None, str reason not None, str correlation_id not None) -> None:
         """An event had an error of this kind (errors.KINDS)."""
         self.errors[kind] = self.errors.get(kind, 0) + 1
+        self.last_errors[kind] = (reason, correlation_id, time.time())
 
     def seen(self, int64_t arrived_ns) -> int:
         """When an event came that arrived at this time of the loop's clock: for `took`."""

@@ -45,6 +45,9 @@ cdef class QuickPath:
 
     cdef bint answer(self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
     cdef bytes python_answer(self, outcome, int hook, const Found* found)
+    cdef void record(
+        self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out, size_t before,
+        int64_t decided_ns) noexcept
     cdef bint write_result(
         self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
         bint* blocks) except -1

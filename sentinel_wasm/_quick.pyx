@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 
 from sentinel_wasm._answers cimport ANSWER_FRAME, MOST_ANSWER_RATIO, MOST_RESULT, write_answer
 from sentinel_wasm._fastpath cimport REQUEST_HEADERS
+from sentinel_wasm._hostcalls cimport monotonic_ns
 from sentinel_wasm._instances cimport Outcome, fault
 from sentinel_wasm._json cimport fnv1a, put, puts
 from sentinel_wasm._metrics cimport DECIDED_ALLOW, DECIDED_BLOCK, count_decision
@@ -22,6 +23,7 @@ cdef enum:
     AGENT_RESPONSE = 0x20
     TAIL = 3                    # an answer's bytes behind its empty `custom`
     ID_MEMBER = 19              # what is put in there, but for the id itself
+    STATUS_AT = 43              # in an answer: {"version":2,"decision":{"block":{"status":
 
     # Numbers of guest.abi.HOOKS.
     ON_REQUEST_HEADERS = 0
@@ -168,6 +170,7 @@ cdef class QuickPath:
         cdef GuestCall guest
         cdef int hook
         cdef bint blocks = False
+        cdef size_t before = out.used
         cdef object result = None
         if not self.inline.open or payload.length > MOST_PAYLOAD \
                 or not self.normaliser.read(frame_type, payload, &found) \
@@ -177,6 +180,8 @@ cdef class QuickPath:
         if not self.hooks[hook]:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
             count_decision(self.counts, hook, DECIDED_ALLOW)
+            if self.counts.recent is not None:
+                self.record(hook, False, frame_type, &found, out, before, monotonic_ns())
             return True
         if self.logged_below != 0 and mixed(&found.id) < self.logged_below:
             return False
@@ -205,6 +210,8 @@ cdef class QuickPath:
             self.write(self.python_answer(result, hook, &found), frame_type, &found.id, out)
             return True
         count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
+        if self.counts.recent is not None:
+            self.record(hook, blocks, frame_type, &found, out, before, guest.ended_ns)
         if self.inline.find is not None and (blocks or hook == self.last_hook):
             self.owner.over(hook, blocks, ascii(&found.id))
         return True
@@ -216,8 +223,24 @@ cdef class QuickPath:
             if kept is not None:
                 self.counts.cache_hits += 1
                 count_decision(self.counts, hook, kept[0].verdict.number)
+                if self.counts.recent is not None:
+                    self.counts.recent.add(
+                        hook, kept[0].verdict.number, kept[0].status, found.version, ascii(&found.id), kept[1])
                 return kept[1]
         return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome)
+
+    cdef void record(
+            self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out,
+            size_t before, int64_t decided_ns) noexcept:
+        """The answer that stands behind `before`, for whoever looks at single events."""
+        cdef const char* frame = out.data + before
+        cdef const char* digits = frame + (HEAD_V2 if frame_type else HEAD_V1) + STATUS_AT
+        cdef int status = 0
+        if blocks:
+            status = (digits[0] - c'0') * 100 + (digits[1] - c'0') * 10 + (digits[2] - c'0')
+        self.counts.recent.put(
+            hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW, status, <uint32_t>found.version, &found.id,
+            frame, out.used - before, decided_ns)
 
     cdef bint write_result(
             self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,

@@ -179,6 +179,8 @@ cdef class Stream:
             while self.frames.find(&payload):
                 if self.frames.protocol == 1:
                     arrived_ns = min(arrived_ns, self.turns.v1_arrival())
+                if self.counts.recent is not None:
+                    self.counts.recent.seen_ns = seen_at(arrived_ns, began_ns)
                 if self.answer_quickly(&payload, arrived_ns):
                     self.frames.drop(&payload)
                     continue

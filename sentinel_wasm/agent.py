@@ -15,7 +15,8 @@ import structlog
 from sentinel_wasm._fastpath import GuestCall, Normaliser
 from sentinel_wasm._metrics import NONE, Counts
 from sentinel_wasm._quick import QuickPath
-from sentinel_wasm.decision import ALLOW, ALLOWED, Audit, Block, Decision, Redirect
+from sentinel_wasm._recent import Recent
+from sentinel_wasm.decision import ALLOW, Audit, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
@@ -62,7 +63,8 @@ class Agent:
         self._limit_ns = settings.timeout_ms * 1_000_000
         self.module = module
         self.counts = counts or Counts()
-        self._decided = self.counts.decided
+        if settings.admin is not None and self.counts.recent is None:
+            self.counts.recent = Recent()
         self._last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
         self._pool = Pool(
             module,
@@ -123,6 +125,11 @@ class Agent:
         return self._pool.failures.health
 
     @property
+    def config(self) -> str | None:
+        """What instances are configured with, as JSON; None: with nothing, or nobody asks for it."""
+        return self._pool.config
+
+    @property
     def trouble(self) -> str | None:
         """Why events are not answered as the module would; None: they are."""
         return self._pool.failures.trouble
@@ -171,7 +178,7 @@ class Agent:
             frame_type, version, correlation_id, data = quick
             return self._ask(_HOOK_OF_TYPE[frame_type], data, correlation_id, version, deadline_ns, reply)
         except Exception as error:
-            return self._answer_defect(error, NONE, 1)
+            return self._answer_defect(error, NONE, 1, "")
 
     def _answer_v1_slowly(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         version = 1
@@ -187,10 +194,10 @@ class Agent:
                 raise EventError("event_type is not a string")
             kind = events.EVENT_NAMES.get(name)
             if kind is None:
-                return self._answer_unknown(name, version)
+                return self._answer_unknown(name, version, "")
             return self._answer(kind, request.get("payload"), version, deadline_ns, reply)
         except EventError as error:
-            return self._answer_broken(error, version, None)
+            return self._answer_broken(error, version, "")
 
     def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v2 event (section 3). Raises FrameError where it has no id to answer to."""
@@ -223,7 +230,7 @@ class Agent:
                 raise EventError("the event has no correlation_id")
             kind = events.EVENT_TYPES.get(frame_type)
             if kind is None:
-                return correlation_id, self._answer_unknown(f"0x{frame_type:02x}", 2)
+                return correlation_id, self._answer_unknown(f"0x{frame_type:02x}", 2, correlation_id)
             return correlation_id, self._answer(kind, payload, 2, deadline_ns, reply)
         except EventError as error:
             correlation_id = correlation_id or events.salvaged_id(frame)
@@ -248,7 +255,7 @@ class Agent:
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
         websocket = "allow" if kind is EventKind.WEBSOCKET_FRAME else None
-        return self._say(ALLOW, NONE, version, websocket=websocket)
+        return self._say(ALLOW, NONE, version, event.correlation_id, websocket=websocket)
 
     # Questions to the module, and what is made of their outcomes
 
@@ -257,8 +264,7 @@ class Agent:
     ) -> bytes | None:
         """A header event: as `_run`, but nothing is made that only a worker would need."""
         if not self.module.hooks[hook]:
-            self._decided(hook, ALLOWED.number)
-            return answers.allow(version)
+            return self._decided(ALLOW, hook, version, correlation_id, answers.allow(version))
         logged_ns = self._logged_ns(correlation_id, deadline_ns)
         try:
             outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
@@ -295,8 +301,7 @@ class Agent:
             self._look_for_end(hook, correlation_id, blocks=isinstance(decision.verdict, Block | Redirect))
         if logged_ns:
             self._events.decided(decision, hook, correlation_id, logged_ns)
-        self._decided(hook, decision.verdict.number)
-        return answer
+        return self._decided(decision, hook, version, correlation_id, answer)
 
     def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
         self.counts.cache_misses += 1
@@ -351,7 +356,7 @@ class Agent:
             decision = answers.for_response_body(
                 decision, chunk.data, echo=self._settings.echo_response_bodies
             )
-        return self._say(decision, hook, version, chunk_index=chunk.chunk_index)
+        return self._say(decision, hook, version, chunk.correlation_id, chunk_index=chunk.chunk_index)
 
     def _decision(self, hook: int, correlation_id: str, outcome: Outcome) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
@@ -378,7 +383,7 @@ class Agent:
         if isinstance(outcome, ModuleError):
             decision = self._failed(outcome, abi.ON_REQUEST_COMPLETE, correlation_id)
         self._pool.forget(correlation_id)
-        return self._say(decision, abi.ON_REQUEST_COMPLETE, version)
+        return self._say(decision, abi.ON_REQUEST_COMPLETE, version, correlation_id)
 
     def _run(
         self,
@@ -417,6 +422,7 @@ class Agent:
         seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
 
         def answered(outcome: Outcome) -> None:
+            self._has(seen_ns)
             try:
                 answer = finish(outcome)
             except Exception as error:
@@ -446,14 +452,16 @@ class Agent:
         seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
 
         def answered(error: ModuleError | None) -> None:
-            answer = self._say(self._configured(event, error), abi.ON_CONFIGURE, version)
+            self._has(seen_ns)
+            decision = self._configured(event, error)
+            answer = self._say(decision, abi.ON_CONFIGURE, version, event.correlation_id)
             self.counts.took(seen_ns)
             reply(event.correlation_id, answer)
 
         error = self._pool.configure(event.config, deadline_ns, answered)
         if error is LATER:
             return None
-        return self._say(self._configured(event, error), abi.ON_CONFIGURE, version)
+        return self._say(self._configured(event, error), abi.ON_CONFIGURE, version, event.correlation_id)
 
     async def configure(self, event: events.Configure) -> ModuleError | None:
         """What an agent before this one was given; None where the module has it now, else the reason."""
@@ -472,53 +480,67 @@ class Agent:
             self.configured_changed(event)
             self._events.configured()
             return ALLOW
-        self.counts.failed(error.kind)
         why = f"the module refuses it: {error}" if isinstance(error, ConfigRefused) else str(error)
+        self.counts.failed(error.kind, why, event.correlation_id)
         self._events.config_rejected(error.kind, why, event.correlation_id)
         return Decision(Block(500, "Configuration rejected"), audit=Audit(reason_codes=(why,)))
 
     def _failed(self, error: ModuleError, hook: int, correlation_id: str) -> Decision:
         reason = str(error)
-        self.counts.failed(error.kind)
+        self.counts.failed(error.kind, reason, correlation_id)
         self._events.failed(error.kind, reason, hook, correlation_id)
         tag = "wasm-overload" if isinstance(error, Overload) else "wasm-error"
         return failure_decision(reason, fail_open=self._settings.fail_open, tag=tag)
 
-    def _broke(self, error: Exception, hook: int, correlation_id: str | None) -> Decision:
+    def _broke(self, error: Exception, hook: int, correlation_id: str) -> Decision:
         """A defect of this agent: it costs the event, not the connection, and says where it is."""
         reason = f"internal error: {type(error).__name__}"
-        self.counts.failed("internal")
-        self._events.failed("internal", reason, hook, correlation_id, error)
+        self.counts.failed("internal", reason, correlation_id)
+        self._events.failed("internal", reason, hook, correlation_id or None, error)
         return failure_decision(reason, fail_open=self._settings.fail_open)
 
-    def _answer_defect(
-        self, error: Exception, hook: int, version: int, correlation_id: str | None = None
-    ) -> bytes:
-        return self._say(self._broke(error, hook, correlation_id), hook, version)
+    def _answer_defect(self, error: Exception, hook: int, version: int, correlation_id: str) -> bytes:
+        return self._say(self._broke(error, hook, correlation_id), hook, version, correlation_id)
 
-    def _answer_broken(self, error: EventError, version: int, correlation_id: str | None) -> bytes:
+    def _answer_broken(self, error: EventError, version: int, correlation_id: str) -> bytes:
         reason = f"event not understood: {error}"
-        self.counts.failed("event")
-        self._events.failed("event", str(error), NONE, correlation_id)
-        return self._say(failure_decision(reason, fail_open=self._settings.fail_open), NONE, version)
+        self.counts.failed("event", reason, correlation_id)
+        self._events.failed("event", str(error), NONE, correlation_id or None)
+        decision = failure_decision(reason, fail_open=self._settings.fail_open)
+        return self._say(decision, NONE, version, correlation_id)
 
-    def _answer_unknown(self, name: str, version: int) -> bytes:
+    def _answer_unknown(self, name: str, version: int, correlation_id: str) -> bytes:
         name = name[:60]
         if name not in self._unknown_seen and len(self._unknown_seen) < 100:
             self._unknown_seen.add(name)
             _log.warning("unknown event type, allowed; said once", event_type=name)
-        return self._say(ALLOW, NONE, version)
+        return self._say(ALLOW, NONE, version, correlation_id)
 
     def _say(
         self,
         decision: Decision,
         hook: int,
         version: int,
+        correlation_id: str,
         *,
         chunk_index: int = 0,
         websocket: str | None = None,
     ) -> bytes:
         """A decision's answer, counted."""
         answer = answers.encode(decision, version, chunk_index=chunk_index, websocket=websocket)
-        self._decided(hook, decision.verdict.number)
+        return self._decided(decision, hook, version, correlation_id, answer)
+
+    def _decided(
+        self, decision: Decision, hook: int, version: int, correlation_id: str, answer: bytes
+    ) -> bytes:
+        """The answer, counted, and kept for who looks at single events."""
+        number = decision.verdict.number
+        self.counts.decided(hook, number)
+        if self.counts.recent is not None:
+            self.counts.recent.add(hook, number, decision.status, version, correlation_id, answer)
         return answer
+
+    def _has(self, seen_ns: int) -> None:
+        """The event that is answered next was seen then."""
+        if self.counts.recent is not None:
+            self.counts.recent.seen_ns = seen_ns

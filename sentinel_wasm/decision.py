@@ -80,6 +80,11 @@ class Decision(NamedTuple):
     response_body: BodyMutation | None = None
     needs_more: bool = False
 
+    @property
+    def status(self) -> int:
+        """Of the response that the client gets instead; 0: none."""
+        return self.verdict.status if isinstance(self.verdict, Block | Redirect) else 0
+
     def summary(self) -> dict[str, Any]:
         """The decision in a few words for a log line: what is not the default."""
         words: dict[str, Any] = {"decision": type(self.verdict).__name__.lower()}

@@ -195,7 +195,7 @@ class Settings:
     )
     admin: Address | None = _option(
         "WASM_ADMIN",
-        "Address for metrics and health over HTTP: host:port, or :port for 127.0.0.1.",
+        "Address for metrics, health and a page over HTTP: host:port, or :port for 127.0.0.1.",
         default=None,
     )
     cache_dir: Path | None = _option(

@@ -8,11 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from sentinel_wasm.errors import SocketError
 from sentinel_wasm.server import admin
+from sentinel_wasm.server.trial import Loaded
 from sentinel_wasm.settings import Address, parse_address
 
 from .conftest import BuildWat, StartAgent
@@ -35,6 +37,15 @@ class Said:
 
     def why_not_ready(self) -> str | None:
         return self.reason
+
+    async def status(self) -> dict[str, Any]:
+        return {"version": "1"}
+
+    async def events(self, since: int) -> bytes:
+        return b'{"events":[],"last":%d}' % since
+
+    async def loaded(self) -> Loaded | None:
+        return None
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -91,7 +102,12 @@ def get(path: bytes, fields: bytes = HOST) -> bytes:
         (get(b"/metrics?name=x"), b"200 OK", b"a_metric 1\n"),
         (get(b"/healthz"), b"200 OK", b"ok\n"),
         (get(b"/readyz"), b"200 OK", b"ready\n"),
-        (get(b"/"), b"404 Not Found", b"Not Found\n"),
+        (get(b"/status.json"), b"200 OK", b'{"ready":true,"reason":null,"version":"1"}'),
+        (get(b"/events"), b"200 OK", b'{"events":[],"last":0}'),
+        (get(b"/events?since=12"), b"200 OK", b'{"events":[],"last":12}'),
+        (get(b"/events?a=b&since=12&c"), b"200 OK", b'{"events":[],"last":12}'),
+        (get(b"/events?since=x"), b"200 OK", b'{"events":[],"last":0}'),
+        (get(b"/index.html"), b"404 Not Found", b"Not Found\n"),
         (get(b"/metrics/"), b"404 Not Found", b"Not Found\n"),
         (b"POST /metrics HTTP/1.1\r\n" + HOST + b"\r\n", b"405 Method Not Allowed", b"Method Not Allowed\n"),
         (b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n", b"405 Method Not Allowed", b"Method Not Allowed\n"),

@@ -22,7 +22,7 @@ ROOMS = [
     {"toml"},
     {"configuration"},
     {"decision"},
-    {"logs", "stderr", "base64", "_strings", "metrics"},
+    {"logs", "stderr", "base64", "_strings", "metrics", "credentials"},
     {"protocol"},
     {
         "_wasmtime",
@@ -30,6 +30,7 @@ ROOMS = [
         "_threads",
         "_ticker",
         "_hostcalls",
+        "_recent",
         "_instances",
         "_metrics",
         "_fastpath",

@@ -49,8 +49,10 @@ def test_the_wheel_holds_the_package_and_no_sources_in_c(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert f"sentinel_wasm-{sentinel_wasm.__version__}" in wheel.name
     assert {"sentinel_wasm/py.typed", "sentinel_wasm/_fastpath.pyi"} <= set(names)
+    parts = ("index.html", "page.css", "page.js")
+    assert {f"sentinel_wasm/server/page/{part}" for part in parts} <= set(names)
     assert {Path(name).suffix for name in names} & {".c", ".pyx"} == set()
-    assert sum(name.endswith(".so") for name in names) == 11
+    assert sum(name.endswith(".so") for name in names) == 12
     assert not any(name.startswith(("tests", "examples", "benchmarks")) for name in names)
 
 

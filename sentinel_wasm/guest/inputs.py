@@ -149,3 +149,8 @@ def configure(config: Any) -> bytes:
         return orjson.dumps({"config": {} if config is None else config}, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
         raise EventError(f"the configuration cannot be passed on: {error}") from None
+
+
+def configuration_in(data: bytes) -> str:
+    """What `configure` made this of, as JSON."""
+    return data.removeprefix(b'{"config":').removesuffix(b"}").decode()

@@ -134,6 +134,11 @@ class Pool:
         return sum(place.memory_bytes() for place in self._places)
 
     @property
+    def config(self) -> str | None:
+        """What instances start with, as JSON; None where the module has no `on_configure`."""
+        return None if self._config is None else inputs.configuration_in(self._config)
+
+    @property
     def is_at_rest(self) -> bool:
         """Workers have nothing to do: no event, and no instance to start or to end."""
         return not any(self._crew.load)

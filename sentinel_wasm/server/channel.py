@@ -13,7 +13,7 @@ import os
 import pickle
 import socket
 from enum import Enum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
@@ -32,8 +32,11 @@ GIVEN = b"g"
 KEPT = b"k"  # the other process is gone
 SAMPLES = b"s"
 SAMPLES_HEAD = 5
+# As SAMPLES, but what follows is the length of JSON (SAMPLES_HEAD - 1 bytes), that JSON, and events' bytes.
+SEEN = b"l"
 
 _ASK = b"?"
+_LOOK = b"v"
 
 
 class Start(NamedTuple):
@@ -64,6 +67,19 @@ class Debug(Enum):
 
     ON = b"+"
     OFF = b"-"
+
+
+class Look(NamedTuple):
+    """The order to report what the page shows: with the last events, those behind this number."""
+
+    since: int
+
+
+class Seen(NamedTuple):
+    """That report: what `Status` says as `about` (with the module's `config`) and as `entries`."""
+
+    about: dict[str, Any]
+    entries: bytes
 
 
 def orders() -> tuple[socket.socket, socket.socket]:
@@ -107,7 +123,12 @@ def send_debug(end: socket.socket, on: bool) -> None:
     end.send((Debug.ON if on else Debug.OFF).value)
 
 
-def receive_order(end: socket.socket) -> Carried | GiveAll | Literal[_Asked.ASKED] | Debug | None:
+def look(end: socket.socket, since: int) -> None:
+    """Raises OSError as `send_give_all`."""
+    handover.send(end, _LOOK, {"since": since})
+
+
+def receive_order(end: socket.socket) -> Carried | GiveAll | Look | Literal[_Asked.ASKED] | Debug | None:
     """None where orders end. Raises BlockingIOError, and OSError where a connection finds no descriptor."""
     message = handover.receive(end)
     if message is None:
@@ -116,6 +137,8 @@ def receive_order(end: socket.socket) -> Carried | GiveAll | Literal[_Asked.ASKE
         return ASKED
     if message.kind in (Debug.ON.value, Debug.OFF.value):
         return Debug(message.kind)
+    if message.kind == _LOOK:
+        return Look(message.says["since"])
     if message.kind == handover.GIVER:
         return GiveAll(message.sockets[0])
     return handover.read_connection(message)
@@ -133,3 +156,19 @@ def read_samples(said: bytearray) -> tuple[Samples, int] | None:
         return None
     samples: Samples = json.loads(said[SAMPLES_HEAD:size])
     return samples, size
+
+
+def seen_report(seen: Seen) -> bytes:
+    about = json.dumps(seen.about).encode()
+    data = len(about).to_bytes(SAMPLES_HEAD - 1, "little") + about + seen.entries
+    return SEEN + len(data).to_bytes(SAMPLES_HEAD - 1, "little") + data
+
+
+def read_seen(said: bytearray) -> tuple[Seen, int] | None:
+    """As `read_samples`."""
+    size = SAMPLES_HEAD + int.from_bytes(said[1:SAMPLES_HEAD], "little")
+    if len(said) < SAMPLES_HEAD or len(said) < size:
+        return None
+    start = 2 * SAMPLES_HEAD - 1
+    end = start + int.from_bytes(said[SAMPLES_HEAD:start], "little")
+    return Seen(json.loads(said[start:end]), bytes(said[end:size])), size

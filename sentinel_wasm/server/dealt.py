@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -109,6 +108,10 @@ class DealtConnections:
         if isinstance(dealt, channel.GiveAll):
             self._start(self._give_all(dealt.end))
             return
+        if isinstance(dealt, channel.Look):
+            about = {**self.status.about(), "config": self.serving.agent.config}
+            self._report(channel.seen_report(channel.Seen(about, self.status.entries(dealt.since))))
+            return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)
         self._start(self._open(dealt))
@@ -134,6 +137,17 @@ class DealtConnections:
 
     def _report(self, what: bytes) -> None:
         self._unsaid += what
-        # A supervisor that does not read gets it with the next report; one that is gone, not at all.
-        with contextlib.suppress(OSError):
+        self._say()
+
+    def _say(self) -> None:
+        """As much as the pipe takes, the rest when it takes more; nothing to a supervisor that is gone."""
+        try:
             del self._unsaid[: os.write(self._reports_fd, self._unsaid)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsaid.clear()
+        if self._unsaid:
+            self._loop.add_writer(self._reports_fd, self._say)
+        else:
+            self._loop.remove_writer(self._reports_fd)

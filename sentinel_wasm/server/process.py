@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
-from sentinel_wasm.server import channel, handover
+from sentinel_wasm.server import channel, events, handover
 from sentinel_wasm.server.handover import Carried
 
 _READ_BYTES = 65_536
@@ -39,8 +41,12 @@ class Process:
         self.untaken: deque[Carried] = deque()  # open here until it has them: it may die before
         self.failure = ""  # why it could not start, where it says so
         self.samples: Samples = {}  # its metrics, as it last reported them
-        self._asked: asyncio.Future[None] | None = None
+        self.about: dict[str, Any] = {}  # and what else the page shows of it
         self._gives: asyncio.Future[bool] | None = None
+        self._entries: list[bytes] = []  # its events that nobody has taken yet
+        self._last = 0  # the number of the last of them
+        self._samples_wanted = _Question()
+        self._sight_wanted = _Question()
         self._said = bytearray()
         self._orders, orders = channel.orders()
         channel.send_start(self._orders, start)
@@ -90,17 +96,16 @@ class Process:
 
     async def ask(self, patience_s: float) -> None:
         """Have it report `samples` anew, if it does so in time."""
-        if self._asked is None:
-            try:
-                channel.ask(self._orders)
-            except OSError:
-                return
-            self._asked = asyncio.get_running_loop().create_future()
-        asked = self._asked
-        await asyncio.wait([asked], timeout=patience_s)
-        # One that is late is asked again the next time.
-        if self._asked is asked:
-            self._asked = None
+        await self._samples_wanted.ask(lambda: channel.ask(self._orders), patience_s)
+
+    async def look(self, patience_s: float) -> None:
+        """Have it report `about` and its new events, if it does so in time."""
+        await self._sight_wanted.ask(lambda: channel.look(self._orders, self._last), patience_s)
+
+    def take_entries(self) -> bytes:
+        """Its events since the last call, as `Recent.since` gives them."""
+        entries, self._entries = self._entries, []
+        return b"".join(entries)
 
     def hear(self) -> bool:
         """Take in its reports, once `reports` can be read; False where it is gone."""
@@ -121,7 +126,15 @@ class Process:
             if found is None:
                 return False
             self.samples, size = found
-            self._answer()
+            self._samples_wanted.answered()
+        elif report == channel.SEEN:
+            sight = channel.read_seen(self._said)
+            if sight is None:
+                return False
+            seen, size = sight
+            self.about = seen.about
+            self._take_entries_in(seen.entries)
+            self._sight_wanted.answered()
         elif report == channel.READY:
             self.is_ready = True
         elif report in _HEALTH:
@@ -140,10 +153,10 @@ class Process:
         if gives is not None and not gives.done():
             gives.set_result(everything)
 
-    def _answer(self) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None and not asked.done():
-            asked.set_result(None)
+    def _take_entries_in(self, entries: bytes) -> None:
+        if entries:
+            self._entries.append(entries)
+            self._last = events.last_number(entries)
 
     def end(self) -> None:
         """Have it drain and end, or kill it where it does not serve yet."""
@@ -157,7 +170,8 @@ class Process:
     def bury(self) -> str:
         """How it ended."""
         self._close()
-        self._answer()
+        self._samples_wanted.answered()
+        self._sight_wanted.answered()
         self._has_given(everything=True)  # as far as it had any
         status = self._process.wait()
         if self.failure:
@@ -167,6 +181,32 @@ class Process:
     def _close(self) -> None:
         self._orders.close()
         os.close(self.reports)
+
+
+class _Question:
+    """What the worker is asked: once, however many wait for the answer."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Future[None] | None = None
+
+    async def ask(self, send: Callable[[], None], patience_s: float) -> None:
+        """Wait until it is answered, so long at most; not at all where `send` raises OSError."""
+        if self._asked is None:
+            try:
+                send()
+            except OSError:
+                return
+            self._asked = asyncio.get_running_loop().create_future()
+        asked = self._asked
+        await asyncio.wait([asked], timeout=patience_s)
+        # One that is late is asked again the next time.
+        if self._asked is asked:
+            self._asked = None
+
+    def answered(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and not asked.done():
+            asked.set_result(None)
 
 
 def _spawn(orders: int, reports: int) -> subprocess.Popen[bytes]:

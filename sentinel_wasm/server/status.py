@@ -1,9 +1,11 @@
-"""What one process says of itself: its metrics, and whether it serves."""
+"""What one process says of itself: its metrics, whether it serves, and what the page shows."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm._instances import ended_stores, live_stores, made_stores
@@ -12,12 +14,15 @@ from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples, histogram, series
-from sentinel_wasm.server import usage
+from sentinel_wasm.server import events, usage
+from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.serving import Serving
+from sentinel_wasm.server.trial import Loaded
 from sentinel_wasm.settings import Settings
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
+_SHOWN = 500  # characters
 
 
 class Status:
@@ -30,11 +35,53 @@ class Status:
         self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
 
     async def metrics(self) -> bytes:
+        return metrics.text(self._alone())
+
+    def _alone(self) -> Samples:
         """Of an agent that is this process alone."""
-        return metrics.text({**self.samples(), **metrics.workers(1, alive=1), **usage.start()})
+        return {**self.samples(), **metrics.workers(1, alive=1), **usage.start()}
 
     def why_not_ready(self) -> str | None:
         return "the agent is stopping" if self.is_draining else self._serving.agent.trouble
+
+    async def status(self) -> dict[str, Any]:
+        about = self.about()
+        return {
+            **facts(),
+            "modules": [about["module"]],
+            "errors": about["errors"],
+            "workers": [],
+            "metrics": self._alone(),
+        }
+
+    async def events(self, since: int) -> bytes:
+        return events.page(await events.read_all(self.entries(since)), since)
+
+    async def loaded(self) -> Loaded:
+        agent = self._serving.agent
+        return Loaded(replace(self._settings, module_config=agent.config), agent.module.sha256)
+
+    def entries(self, since: int) -> bytes:
+        """The last events as they are kept, those behind this number."""
+        recent = self._serving.agent.counts.recent
+        return b"" if recent is None else recent.since(since)
+
+    def about(self) -> dict[str, Any]:
+        """The module, and the last error of each kind."""
+        agent = self._serving.agent
+        return {
+            "module": {
+                "file": _text(Path(agent.module.name).name),
+                "path": _text(agent.module.name),
+                "sha256": agent.module.sha256,
+                "from_cache": agent.module.from_cache,
+                "hooks": [name for name, there in zip(abi.HOOKS, agent.module.hooks, strict=True) if there],
+            },
+            "errors": {
+                kind: {"reason": _text(reason), "correlation_id": _text(correlation_id), "time": when}
+                for kind, (reason, correlation_id, when) in agent.counts.last_errors.items()
+            },
+        }
 
     def samples(self) -> Samples:
         """What adds up over the processes of an agent."""
@@ -89,3 +136,8 @@ class Status:
             module_info: 1,
             self._build: 1,
         }
+
+
+def _text(value: str) -> str:
+    """What comes from a file's name, a module or a proxy need not be text."""
+    return value.encode(errors="replace").decode()[:_SHOWN]

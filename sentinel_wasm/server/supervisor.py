@@ -10,16 +10,21 @@ import asyncio
 import signal
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
 import structlog
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.metrics import Samples
-from sentinel_wasm.server import admin, channel, handover, systemd, upgrade, usage
+from sentinel_wasm.server import admin, channel, events, handover, systemd, upgrade, usage
+from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.process import Process
 from sentinel_wasm.server.sockets import Sockets, open_sockets
+from sentinel_wasm.server.trial import Loaded
 from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("supervisor")
@@ -117,6 +122,7 @@ class Supervisor:
         # What workers that have ended had counted, as far as they reported it.
         self._ended: Samples = {}
         self._died = 0
+        self._events = events.Merged()
 
     async def start(self) -> bool:
         """Start the workers; False where a signal came first. Raises UserError where one cannot start."""
@@ -153,19 +159,70 @@ class Supervisor:
     # What the admin endpoint says
 
     async def metrics(self) -> bytes:
+        return metrics.text(await self._samples())
+
+    async def _samples(self) -> Samples:
         """All workers' together: counters never go down, whichever of them end."""
-        workers = list(self._workers.values())
-        await asyncio.gather(*(worker.ask(_REPORT_S) for worker in workers if worker.is_ready))
+        await asyncio.gather(*(worker.ask(_REPORT_S) for worker in self._ready))
         counted = [self._ended, *(worker.samples for worker in self._workers.values()), usage.samples()]
-        alive = sum(worker.is_ready for worker in self._workers.values())
-        of_workers = metrics.workers(self._settings.workers, alive=alive, died=self._died)
-        return metrics.text({**metrics.total(counted), **of_workers, **usage.start()})
+        of_workers = metrics.workers(self._settings.workers, alive=len(self._ready), died=self._died)
+        return {**metrics.total(counted), **of_workers, **usage.start()}
+
+    async def status(self) -> dict[str, Any]:
+        samples, _ = await asyncio.gather(self._samples(), self._look())
+        modules = [worker.about["module"] for worker in self._seen]
+        errors = [error for worker in self._seen for error in worker.about["errors"].items()]
+        return {
+            **facts(),
+            "modules": list({module["sha256"]: module for module in modules}.values()),
+            # Of each kind the last one.
+            "errors": dict(sorted(errors, key=lambda error: float(error[1]["time"]))),
+            "workers": [
+                {
+                    "worker": worker.number,
+                    "pid": worker.pid,
+                    "ready": worker.is_ready,
+                    "health": worker.health,
+                    "connections": worker.connections,
+                }
+                for worker in sorted(self._workers.values(), key=attrgetter("number"))
+            ],
+            "metrics": samples,
+        }
+
+    async def events(self, since: int) -> bytes:
+        await self._look()
+        return events.page(self._events.since(since), since)
+
+    async def loaded(self) -> Loaded | None:
+        await self._look()
+        for about in (worker.about for worker in self._seen):
+            settings = replace(self._settings, module_config=about["config"])
+            return Loaded(settings, about["module"]["sha256"])
+        return None
+
+    async def _look(self) -> None:
+        """Have all workers say what the page shows of them, and take in their events."""
+        await asyncio.gather(*(worker.look(_REPORT_S) for worker in self._ready))
+        found: list[events.Event] = []
+        for worker in list(self._workers.values()):
+            for event in await events.read_all(worker.take_entries()):
+                found.append({**event, "worker": worker.number})
+        self._events.add(found)
+
+    @property
+    def _ready(self) -> list[Process]:
+        return [worker for worker in self._workers.values() if worker.is_ready]
+
+    @property
+    def _seen(self) -> list[Process]:
+        return [worker for worker in self._workers.values() if worker.about]
 
     def why_not_ready(self) -> str | None:
         """As long as one worker's module is healthy, the agent is ready."""
         if self._is_ending:
             return "the agent is stopping"
-        ready = [worker for worker in self._workers.values() if worker.is_ready]
+        ready = self._ready
         if not ready:
             return "no worker is ready"
         health = {worker.health for worker in ready}

@@ -1,0 +1,30 @@
+"""What is true of the agent as such, with workers and without."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+from sentinel_wasm import __version__
+from sentinel_wasm.server import usage
+
+
+def facts() -> dict[str, Any]:
+    """For `/status.json`."""
+    (started,) = usage.start().values()
+    return {
+        "version": __version__,
+        "wasmtime": wasmtime_version(),
+        "pid": os.getpid(),
+        "started": started,
+        "uptime_s": round(time.time() - started, 3),
+    }
+
+
+@lru_cache(maxsize=1)
+def wasmtime_version() -> str:
+    """Found in files, once; without loading it, which a supervisor does not."""
+    return version("wasmtime")

@@ -1,0 +1,29 @@
+"""The page of `/`: one document, put together at start, that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from importlib.resources import files
+
+_COMMON = "default-src 'none'; frame-ancestors 'none'"
+
+
+def make(token: str) -> tuple[bytes, str]:
+    """The document, with this token for its POSTs in it, and its Content-Security-Policy."""
+    parts = files(__package__)
+    style = parts.joinpath("page.css").read_text()
+    script = parts.joinpath("page.js").read_text()
+    document = parts.joinpath("index.html").read_text()
+    for place, text in (("/*style*/", style), ("/*script*/", script), ("(token)", html.escape(token))):
+        document = document.replace(place, text, 1)
+    policy = (
+        f"{_COMMON}; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    return document.encode(), policy
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,135 @@
+"""A request that is tried on the loaded module, beside traffic: in a process of its own, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+
+from sentinel_wasm.settings import Settings
+
+MOST_BYTES = 65_536  # of a request's JSON
+_MOST_HEADERS = 256
+_PATIENCE_S = 5.0
+
+_log = structlog.stdlib.get_logger("trial")
+
+# As a worker's (server.process).
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; from sentinel_wasm.server.trial_process import main; main()"
+)
+
+
+class Loaded(NamedTuple):
+    """What runs: `settings` with the configuration that the module has now, and the digest of its file."""
+
+    settings: Settings
+    sha256: str
+
+
+class Wanted(NamedTuple):
+    """The request, and the response to it where one is given; headers as (name, value)."""
+
+    method: str
+    uri: str
+    client_ip: str
+    headers: list[tuple[str, str]]
+    body: str
+    status: int  # 0: no response
+    response_headers: list[tuple[str, str]]
+
+
+class WantedError(ValueError):
+    """A request that cannot be tried; the message says what is wrong."""
+
+
+class BusyError(Exception):
+    """Another request is being tried."""
+
+
+class Trials:
+    """One at a time: a second one is refused."""
+
+    def __init__(self) -> None:
+        self._busy = False
+
+    async def run(self, loaded: Loaded, wanted: Wanted) -> bytes:
+        """What came of it, as JSON. Raises BusyError."""
+        if self._busy:
+            raise BusyError
+        self._busy = True
+        try:
+            # The thread waits and does nothing else.
+            return await asyncio.to_thread(_run, pickle.dumps((loaded, wanted)))
+        finally:
+            self._busy = False
+
+
+def _run(order: bytes) -> bytes:
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", _PROGRAM, *sys.path],
+            input=order,
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _failed(f"it took over {_PATIENCE_S:.0f} s and was ended; the agent is not concerned")
+    except OSError as error:
+        return _failed(f"no process can be made: {error.strerror}")
+    if done.returncode:
+        _log.error("trial ended", status=done.returncode, said=done.stderr[-2000:].decode(errors="replace"))
+        return _failed(f"its process ended with status {done.returncode}; the agent's log says more")
+    return done.stdout
+
+
+def _failed(reason: str) -> bytes:
+    return orjson.dumps({"error": reason})
+
+
+def read_wanted(body: bytes) -> Wanted:
+    """The request in a POST's body. Raises WantedError."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise WantedError(f"not JSON: {error}") from None
+    if type(data) is not dict:
+        raise WantedError("not a JSON object")
+    unknown = data.keys() - set(Wanted._fields)
+    if unknown:
+        raise WantedError(f"unknown: {', '.join(sorted(unknown))[:100]}")
+    status = data.get("status", 0)
+    if type(status) is not int or not (status == 0 or 100 <= status <= 599):
+        raise WantedError("status is not a number from 100 to 599")
+    return Wanted(
+        _text(data, "method", "GET"),
+        _text(data, "uri", "/"),
+        _text(data, "client_ip", "127.0.0.1"),
+        _headers(data, "headers"),
+        _text(data, "body", ""),
+        status,
+        _headers(data, "response_headers"),
+    )
+
+
+def _text(data: dict[str, Any], name: str, default: str) -> str:
+    value = data.get(name, default)
+    if type(value) is not str:
+        raise WantedError(f"{name} is not a string")
+    return value
+
+
+def _headers(data: dict[str, Any], name: str) -> list[tuple[str, str]]:
+    pairs = data.get(name, [])
+    if type(pairs) is not list or len(pairs) > _MOST_HEADERS:
+        raise WantedError(f"{name} is not a list of at most {_MOST_HEADERS} headers")
+    for pair in pairs:
+        if type(pair) is not list or len(pair) != 2 or not all(type(part) is str for part in pair):
+            raise WantedError(f"{name} has something that is not [name, value]")
+    return [(header, value) for header, value in pairs]

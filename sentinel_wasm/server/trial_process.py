@@ -1,0 +1,187 @@
+"""The process of one trial: the module, an agent of its own, the request, and what is said to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import structlog
+
+from sentinel_wasm import base64
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.credentials import masked
+from sentinel_wasm.errors import UserError
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.cache import Cache
+from sentinel_wasm.guest.engine import make_engine
+from sentinel_wasm.guest.limits import MIB
+from sentinel_wasm.guest.module import Module
+from sentinel_wasm.protocol.frames import FrameType
+from sentinel_wasm.server.trial import Loaded, Wanted
+
+_NICE = 19
+_ID = "trial"
+_SHOWN = 16_384  # characters of an answer
+
+Step = dict[str, Any]
+
+
+def main() -> None:
+    """Read the order from stdin, write what came of it to stdout: docs/page.md has its shape."""
+    os.nice(_NICE)
+    # Where memory runs out, this process goes first.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    # From the agent that started this process, which nobody else can write to.
+    loaded, wanted = pickle.load(sys.stdin.buffer)  # noqa: S301
+    sys.stdout.buffer.write(orjson.dumps(_tried(loaded, wanted)))
+
+
+def _tried(loaded: Loaded, wanted: Wanted) -> dict[str, Any]:
+    lines = _collect_output()
+    settings = replace(loaded.settings, pool_size=1, dispatch="inline", admin=None, verbose=False)
+    try:
+        engine = make_engine(2, settings.memory_limit * MIB)
+        module = Module.load(
+            engine, settings.module, settings.max_module_size * MIB, Cache(settings.cache_dir)
+        )
+        if module.sha256 != loaded.sha256:
+            return {
+                "error": f"{settings.module} has changed since the agent loaded it: there it is"
+                f" {loaded.sha256[:12]}, now {module.sha256[:12]}"
+            }
+        agent = Agent(settings, module)
+    except UserError as error:
+        return {"error": str(error)}
+    try:
+        started = _taken(lines)
+        return {"started": started, "steps": list(_steps(agent, wanted, lines))}
+    finally:
+        agent.close()
+
+
+def _collect_output() -> list[str]:
+    """Where the module's lines go from now on; what else is logged goes nowhere."""
+    lines: list[str] = []
+
+    def collect(_: object, level: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        if "source" in event:
+            lines.append(f"{level} {event['source']}: {event['text']}")
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[collect])
+    return lines
+
+
+def _taken(lines: list[str]) -> list[str]:
+    taken = lines.copy()
+    lines.clear()
+    return taken
+
+
+def _steps(agent: Agent, wanted: Wanted, lines: list[str]) -> Iterator[Step]:
+    """The events of the request, until one is not allowed or the module fails."""
+    for frame_type, hook, payload in _events(wanted):
+        _, before_ns = agent.counts.call_times
+        failed = sum(agent.counts.errors.values())
+        arrived_ns = time.monotonic_ns()
+        answer = agent.answer_v2(frame_type, orjson.dumps(payload), arrived_ns, _later)
+        took_ns = time.monotonic_ns() - arrived_ns
+        assert answer is not None  # without worker threads each event is answered at once
+        said = orjson.loads(answer)
+        has_failed = sum(agent.counts.errors.values()) > failed
+        decision, status = _verdict(said["decision"])
+        yield {
+            "hook": abi.HOOKS[hook],
+            "is_asked": agent.module.hooks[hook],
+            "decision": decision,
+            "status": status,
+            "tags": said["audit"]["tags"],
+            "reasons": said["audit"]["reason_codes"],
+            "has_failed": has_failed,
+            "took_us": took_ns / 1000,
+            "guest_us": (agent.counts.call_times[1] - before_ns) / 1000,
+            "log": _taken(lines),
+            "answer": _shown(said),
+        }
+        if decision != "allow" or has_failed:
+            return
+
+
+def _verdict(decision: str | dict[str, dict[str, Any]]) -> tuple[str, int | None]:
+    """Its name, and the status that the client would get."""
+    if isinstance(decision, str):
+        return decision, None
+    ((name, details),) = decision.items()
+    return name, details.get("status")
+
+
+def _later(*_: object) -> None:
+    raise AssertionError
+
+
+def _events(wanted: Wanted) -> Iterator[tuple[FrameType, int, dict[str, Any]]]:
+    """(type, hook, payload), as v2 proxies send them."""
+    metadata = {"client_ip": wanted.client_ip, "correlation_id": _ID}
+    yield (
+        FrameType.REQUEST_HEADERS,
+        abi.ON_REQUEST_HEADERS,
+        {
+            "correlation_id": _ID,
+            "metadata": metadata,
+            "method": wanted.method,
+            "uri": wanted.uri,
+            "headers": _folded(wanted.headers),
+        },
+    )
+    if wanted.body:
+        data = wanted.body.encode(errors="replace")
+        yield (
+            FrameType.REQUEST_BODY_CHUNK,
+            abi.ON_REQUEST_BODY,
+            {
+                "correlation_id": _ID,
+                "data": base64.encode(data),
+                "is_last": True,
+                "total_size": len(data),
+                "chunk_index": 0,
+                "bytes_received": len(data),
+            },
+        )
+    if wanted.status:
+        yield (
+            FrameType.RESPONSE_HEADERS,
+            abi.ON_RESPONSE_HEADERS,
+            {
+                "correlation_id": _ID,
+                "status": wanted.status,
+                "headers": _folded(wanted.response_headers),
+            },
+        )
+
+
+def _folded(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+    headers: dict[str, list[str]] = {}
+    for name, value in pairs:
+        headers.setdefault(name.lower(), []).append(value)
+    return headers
+
+
+def _shown(answer: dict[str, Any]) -> str:
+    """An answer's JSON, without the credentials that it sets."""
+    for name in ("request_headers", "response_headers"):
+        for op in answer[name]:
+            for change in op.values():
+                if "value" in change:
+                    change["value"] = masked(change["name"], change["value"])
+    metadata = answer["routing_metadata"]
+    answer["routing_metadata"] = {name: masked(name, value) for name, value in metadata.items()}
+    text = orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode()
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + " …"
