@@ -1,4 +1,4 @@
-"""The wasmtime engine that all modules of this process share."""
+"""The wasmtime engine that runs the instances of one agent."""
 
 from __future__ import annotations
 

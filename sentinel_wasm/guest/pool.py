@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -94,26 +94,40 @@ class Pool:
         self._ended: list[Place] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.TimerHandle | None = None
+        self._crew = Crew(size, limits, queue_limit, self._output, counts)
         self._places: Places
         if self.keeps_requests:
             self._places = RequestPlaces(self._make_place, self._release, request_instances)
-            self._start_first(self._make()).close()
+            self._start_first([Place(self._make(), 0)])
             self.inline = Inline((), (), self._free_guest)
         else:
-            pooled = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
+            pooled = PooledPlaces([self._make() for _ in range(size)])
             self._places = pooled
+            self._start_first(pooled)
             self.inline = Inline([place.guest for place in pooled], pooled.pins)
         self._open_inline()
-        self._crew = Crew(size, limits, queue_limit, self._output, counts)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._crew.attach(loop)
 
-    def close(self) -> None:
-        """End threads and instances; events under way are dropped."""
+    def detach(self) -> None:
+        """No event comes any more, and none is pending. Then `close` may be called on any thread."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.failures.on_change = lambda degraded: None
+        self._crew.detach()
+        self._loop = None
+
+    def close(self) -> None:
+        """End threads and instances, on the workers as far as nothing is under way there."""
+        if self._loop is not None:
+            self.detach()
+        if self.is_at_rest:
+            for place in self._places:
+                if place.guest.usable:
+                    self._end_on_worker(place)
+            self._crew.wait()
         self._crew.close()
         for place in self._places:
             place.instance.close()
@@ -304,15 +318,30 @@ class Pool:
     def _make_place(self) -> Place:
         return self._ended.pop() if self._ended else Place(self._make(), -1)
 
-    def _start_first(self, instance: Instance) -> Instance:
-        began_ns = time.monotonic_ns()
-        try:
-            instance.start_within(self._config, self.limits.start_ms)
-        except ModuleError as error:
-            raise ModuleLoadError(f"{self.module.name}: cannot be started: {error}") from None
-        # What takes long at first takes long again.
-        self._restart_ns = max(self._restart_ns, 2 * (time.monotonic_ns() - began_ns))
-        return instance
+    def _start_first(self, places: Iterable[Place]) -> None:
+        """On the workers: nothing is held up but the caller. Raises ModuleLoadError."""
+        errors: list[ModuleError] = []
+
+        def settle(job: Job, call: Call) -> None:
+            # What takes long at first takes long again.
+            self._restart_ns = max(self._restart_ns, 2 * job.took_ns)
+            try:
+                check_configured(job.configured)
+                if (failure := job.failure()) is not None:
+                    raise failure
+            except ModuleError as error:
+                errors.append(error)
+
+        start_ns = self.limits.start_ms * 1_000_000
+        for place in places:
+            self._crew.give(Call(place, START, settle, config=self._config, start_ns=start_ns))
+        self._crew.wait()
+        if errors or self.keeps_requests:
+            for place in places:
+                place.instance.close()
+        if errors:
+            self._crew.close()
+            raise ModuleLoadError(f"{self.module.name}: cannot be started: {errors[0]}")
 
     def _failed(self, place: Place, error: ModuleError, *, started: bool = True) -> None:
         """An instance cannot be used again; a new one is made unless that has to wait.
@@ -372,10 +401,13 @@ class Pool:
         if place.guest.pending == 0 and guest.memory_bytes <= LARGE_BYTES:
             guest.retire()
             return True
+        self._end_on_worker(place)
+        return False
+
+    def _end_on_worker(self, place: Place) -> None:
         if place.worker < 0:
             place.worker = least_busy(self._crew.load)
         self._crew.give(Call(place, END, self._settle))
-        return False
 
     def _release(self, place: Place) -> None:
         """The same, for a place that nothing leads to any more."""
