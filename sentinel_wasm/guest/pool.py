@@ -42,6 +42,10 @@ class _Later(Enum):
 LATER: Final = _Later.LATER
 """What `Pool.call` gives where the event must be submitted to a worker."""
 
+Answered = Callable[[ModuleError | None], None]
+Configured = ModuleError | Literal[_Later.LATER] | None
+"""What came of a configuration: None where all have it, else the reason; with LATER, `Answered` gets that."""
+
 
 class Pool:
     """Calls a module's hooks: on the event loop while the module is quick, else on `size` workers.
@@ -93,6 +97,7 @@ class Pool:
         self._change: _Change | None = None
         self._ended: list[Place] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
         self._sweeping: asyncio.TimerHandle | None = None
         self._crew = Crew(size, limits, queue_limit, self._output, counts)
         self._places: Places
@@ -115,12 +120,15 @@ class Pool:
         """No event comes any more, and none is pending. Then `close` may be called on any thread."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        self.failures.on_change = lambda degraded: None
+        self.failures.on_change = lambda: None
         self._crew.detach()
         self._loop = None
 
     def close(self) -> None:
-        """End threads and instances, on the workers as far as nothing is under way there."""
+        """End threads and instances, on the workers as far as nothing is under way there. Once is enough."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._loop is not None:
             self.detach()
         if self.is_at_rest:
@@ -319,7 +327,7 @@ class Pool:
         return self._ended.pop() if self._ended else Place(self._make(), -1)
 
     def _start_first(self, places: Iterable[Place]) -> None:
-        """On the workers: nothing is held up but the caller. Raises ModuleLoadError."""
+        """On the workers: nothing is held up but the caller. Raises ModuleLoadError from what failed."""
         errors: list[ModuleError] = []
 
         def settle(job: Job, call: Call) -> None:
@@ -341,7 +349,7 @@ class Pool:
                 place.instance.close()
         if errors:
             self._crew.close()
-            raise ModuleLoadError(f"{self.module.name}: cannot be started: {errors[0]}")
+            raise ModuleLoadError(f"{self.module.name}: cannot be started: {errors[0]}") from errors[0]
 
     def _failed(self, place: Place, error: ModuleError, *, started: bool = True) -> None:
         """An instance cannot be used again; a new one is made unless that has to wait.
@@ -429,13 +437,8 @@ class Pool:
 
     # Configuration
 
-    def configure(
-        self, config: Any, deadline_ns: int, answered: Callable[[ModuleError | None], None]
-    ) -> ModuleError | Literal[_Later.LATER] | None:
-        """Give every instance a new configuration.
-
-        None where all have it, else the reason; then all have the old one. With LATER, `answered` gets that.
-        """
+    def configure(self, config: Any, deadline_ns: int, answered: Answered) -> Configured:
+        """Give every instance a new configuration. Where that fails, all have the old one."""
         data = inputs.configure(config)
         if self._config is None or data == self._config:
             return None
@@ -444,9 +447,7 @@ class Pool:
         self._begin_change(data, deadline_ns, answered)
         return LATER
 
-    def _begin_change(
-        self, data: bytes, deadline_ns: int, answered: Callable[[ModuleError | None], None]
-    ) -> None:
+    def _begin_change(self, data: bytes, deadline_ns: int, answered: Answered) -> None:
         places = (
             [Place(self._make(), least_busy(self._crew.load))] if self.keeps_requests else list(self._places)
         )
@@ -494,9 +495,7 @@ class Pool:
 class _Change:
     """A configuration on its way to all instances."""
 
-    def __init__(
-        self, old: bytes | None, places: list[Place], answered: Callable[[ModuleError | None], None]
-    ) -> None:
+    def __init__(self, old: bytes | None, places: list[Place], answered: Answered) -> None:
         self.old = old
         self.places = places
         self.answered = answered

@@ -13,8 +13,8 @@ from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples, histogram, series
 from sentinel_wasm.server import usage
+from sentinel_wasm.server.reload import Reloads
 from sentinel_wasm.server.serving import Serving
-from sentinel_wasm.settings import Settings
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
@@ -23,10 +23,11 @@ _PROTOCOLS = ("none", "v1", "v2")
 class Status:
     """Of the process that serves so; `is_draining` is for who drains it."""
 
-    def __init__(self, settings: Settings, serving: Serving) -> None:
+    def __init__(self, serving: Serving, reloads: Reloads | None = None) -> None:
+        """`reloads`, where this process counts them."""
         self.is_draining = False
-        self._settings = settings
         self._serving = serving
+        self._reloads = reloads
         self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
 
     async def metrics(self) -> bytes:
@@ -38,7 +39,8 @@ class Status:
 
     def samples(self) -> Samples:
         """What adds up over the processes of an agent."""
-        return {**self._counted(), **self._at_present(), **usage.samples()}
+        reloads = self._reloads.samples() if self._reloads else {}
+        return {**self._counted(), **reloads, **self._at_present(), **usage.samples()}
 
     def _counted(self) -> Samples:
         counts = self._serving.agent.counts
@@ -76,10 +78,10 @@ class Status:
         )
         return {
             series("events_pending"): agent.pending,
-            series("events_pending_limit"): self._settings.queue_limit,
+            series("events_pending_limit"): agent.settings.queue_limit,
             series("instances"): live_stores(),
             series("guest_memory_bytes"): agent.guest_memory_bytes,
-            series("guest_memory_limit_bytes"): live_stores() * self._settings.memory_limit * MIB,
+            series("guest_memory_limit_bytes"): live_stores() * agent.settings.memory_limit * MIB,
             series("module_degraded"): int(agent.health != "healthy"),
             series("module_unhealthy"): int(agent.health == "unhealthy"),
             **{
