@@ -8,6 +8,7 @@ SOCKET ?= /tmp/sentinel-wasm.sock
 SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
 UPGRADES ?= 50
+SOAK_RELOADS ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples wheel clean
@@ -28,11 +29,11 @@ test: setup  ## every test but those that need the real proxies, or the machine 
 	$(BIN)/python -m pytest -m parallel --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest -m "not parallel and not e2e and not load"
 
-overload: setup  ## an agent that gets three times what its module can take; wants an idle machine
+overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
 	$(BIN)/python -m pytest -m load tests/load
 
-soak: setup  ## ten minutes of mixed traffic with faults, a million events and traps (SOAK_SECONDS=… SOAK_EVENTS=…)
-	SOAK_SECONDS="$(SOAK_SECONDS)" SOAK_EVENTS="$(SOAK_EVENTS)" $(BIN)/python -m pytest tests/soak
+soak: setup  ## ten minutes of mixed traffic with faults, a million events and traps, 200 reloads (SOAK_…=…, see above)
+	SOAK_SECONDS="$(SOAK_SECONDS)" SOAK_EVENTS="$(SOAK_EVENTS)" SOAK_RELOADS="$(SOAK_RELOADS)" $(BIN)/python -m pytest tests/soak
 
 e2e: setup  ## real HTTP through the real proxies (installs them with cargo where they are missing)
 	eval "$$(ci/proxies.sh)" && $(BIN)/python -m pytest -m e2e tests/e2e

@@ -20,6 +20,7 @@ cdef class Ticker:
     cdef TickerState state
     cdef pthread_t thread
     cdef bint started
+    cdef void end(self) noexcept nogil
 
 cdef void enter(TickerState* ticker) noexcept nogil
 cdef void leave(TickerState* ticker) noexcept nogil

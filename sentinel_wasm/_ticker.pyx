@@ -83,7 +83,7 @@ cdef void* tick(void* argument) noexcept nogil:
 
 
 cdef class Ticker:
-    """Ticks one engine; `engine` is the address of its wasm_engine_t. Stops when it is collected."""
+    """Ticks one engine; `engine` is the address of its wasm_engine_t. Stops by `stop`, or when collected."""
 
     def __cinit__(self, uintptr_t engine):
         self.state.engine = api.wasmtime_engine_clone(<void*>engine)
@@ -93,13 +93,25 @@ cdef class Ticker:
             raise RuntimeError("no thread for the ticker")
         self.started = True
 
+    def stop(self) -> None:
+        """No guest runs any more. Takes up to a tick, in which other Python threads may run."""
+        if self.started:
+            self.started = False
+            with nogil:
+                self.end()
+
+    cdef void end(self) noexcept nogil:
+        pthread_mutex_lock(&self.state.lock)
+        store(&self.state.stop, 1)
+        pthread_cond_signal(&self.state.wake)
+        pthread_mutex_unlock(&self.state.lock)
+        pthread_join(self.thread, NULL)
+        api.wasm_engine_delete(self.state.engine)
+        self.state.engine = NULL
+
     def __dealloc__(self):
         if self.started:
-            pthread_mutex_lock(&self.state.lock)
-            store(&self.state.stop, 1)
-            pthread_cond_signal(&self.state.wake)
-            pthread_mutex_unlock(&self.state.lock)
-            pthread_join(self.thread, NULL)
+            self.end()
         pthread_cond_destroy(&self.state.wake)
         pthread_mutex_destroy(&self.state.lock)
         if self.state.engine != NULL:

@@ -420,6 +420,9 @@ cdef class Workers:
         """End the threads; jobs that have not begun are dropped."""
         self.end()
         self.jobs.clear()
+        if self.done.eventfd >= 0:
+            close(self.done.eventfd)
+            self.done.eventfd = -1
 
     cdef void end(self) noexcept:
         cdef int index

@@ -24,9 +24,9 @@ from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.guest.instance import ConfigRefused
-from sentinel_wasm.guest.limits import Limits
+from sentinel_wasm.guest.limits import START_MS, Limits
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.guest.pool import LATER, Pool
+from sentinel_wasm.guest.pool import LATER, Answered, Configured, Pool
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import Settings
@@ -42,6 +42,9 @@ _CONFIGURE_NS = 1_000_000_000  # no event waits for it
 _V1 = 0
 _HOOK_OF_TYPE = {0x10: abi.ON_REQUEST_HEADERS, 0x12: abi.ON_RESPONSE_HEADERS}
 
+Configure = Callable[[events.Configure, int, Answered], Configured]
+"""Applies a proxy's `config` block until a deadline, of time.monotonic_ns."""
+
 Reply = Callable[[str, bytes], None]
 """Takes an event's correlation id and its answer, which does not have the id in it yet."""
 
@@ -54,12 +57,19 @@ class Agent:
     of the time; what it leaves alone is for these two.
     """
 
-    def __init__(self, settings: Settings, module: Module, counts: Counts | None = None) -> None:
-        """Starts the module's instances. `counts` is what an agent before this one counted in.
+    def __init__(
+        self,
+        settings: Settings,
+        module: Module,
+        counts: Counts | None = None,
+        start_ms: int = START_MS,
+    ) -> None:
+        """Starts the module's instances, each within `start_ms`. `counts` is what an agent before this one
+        counted in.
 
-        Raises ModuleLoadError.
+        Raises ModuleLoadError, from the ModuleError where an instance fails to start.
         """
-        self._settings = settings
+        self.settings = settings
         self._limit_ns = settings.timeout_ms * 1_000_000
         self.module = module
         self.counts = counts or Counts()
@@ -69,7 +79,7 @@ class Agent:
         self._pool = Pool(
             module,
             settings.pool_size,
-            Limits(event_ms=settings.timeout_ms),
+            Limits(event_ms=settings.timeout_ms, start_ms=start_ms),
             dispatch=settings.dispatch,
             isolation=settings.isolation,
             queue_limit=settings.queue_limit,
@@ -95,21 +105,38 @@ class Agent:
         self.configured: events.Configure | None = None
         """The last configuration that a proxy sent and the module took."""
         self.configured_changed: Callable[[events.Configure], None] = lambda configured: None
+        self._configure_by: Configure = self.configure_module
         self._unknown_seen: set[str] = set()
         self._events = EventLog(module.digest, fail_open=settings.fail_open)
         self.set_debug(False)
 
-    def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[], None]) -> None:
-        """Before the first event."""
+    def attach(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        health_changed: Callable[[], None],
+        configure: Configure | None = None,
+    ) -> None:
+        """Before the first event. `configure` takes a proxy's `config` block, else all is for the module."""
         self._pool.attach(loop)
         self._pool.failures.on_change = health_changed
+        self._configure_by = configure or self.configure_module
+
+    def detach(self) -> None:
+        """No event comes any more, and none is pending. Then `close` may be called on any thread."""
+        self._pool.detach()
 
     def close(self) -> None:
+        """End instances and threads; the module stays."""
         self._pool.close()
+        self._kept.clear()
+
+    def configure_module(self, event: events.Configure, deadline_ns: int, answered: Answered) -> Configured:
+        """Give all of the block to the module."""
+        return self._pool.configure(event.config, deadline_ns, answered)
 
     def set_debug(self, on: bool) -> None:
         """Whether every decision is logged, whatever the settings say."""
-        self.quick.log_share(1 if on or self._settings.verbose else self._settings.log_decisions)
+        self.quick.log_share(1 if on or self.settings.verbose else self.settings.log_decisions)
 
     @property
     def pending(self) -> int:
@@ -316,7 +343,7 @@ class Agent:
     def _parse(self, result: bytes, hook: int) -> Decision:
         """Raises ResultError."""
         decision = abi.parse_result(result, hook)
-        return answers.unchallenged(decision) if self._settings.challenge_fallback == "block" else decision
+        return answers.unchallenged(decision) if self.settings.challenge_fallback == "block" else decision
 
     def _ask_body(
         self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int, reply: Reply
@@ -354,7 +381,7 @@ class Agent:
                 self._look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
         if hook == abi.ON_RESPONSE_BODY and version == 2:
             decision = answers.for_response_body(
-                decision, chunk.data, echo=self._settings.echo_response_bodies
+                decision, chunk.data, echo=self.settings.echo_response_bodies
             )
         return self._say(decision, hook, version, chunk.correlation_id, chunk_index=chunk.chunk_index)
 
@@ -458,7 +485,7 @@ class Agent:
             self.counts.took(seen_ns)
             reply(event.correlation_id, answer)
 
-        error = self._pool.configure(event.config, deadline_ns, answered)
+        error = self._configure_by(event, deadline_ns, answered)
         if error is LATER:
             return None
         return self._say(self._configured(event, error), abi.ON_CONFIGURE, version, event.correlation_id)
@@ -467,7 +494,7 @@ class Agent:
         """What an agent before this one was given; None where the module has it now, else the reason."""
         done: asyncio.Future[ModuleError | None] = asyncio.get_running_loop().create_future()
         deadline_ns = time.monotonic_ns() + _CONFIGURE_NS
-        error = self._pool.configure(event.config, deadline_ns, done.set_result)
+        error = self._configure_by(event, deadline_ns, done.set_result)
         if error is LATER:
             error = await done
         if error is None:
@@ -490,14 +517,14 @@ class Agent:
         self.counts.failed(error.kind, reason, correlation_id)
         self._events.failed(error.kind, reason, hook, correlation_id)
         tag = "wasm-overload" if isinstance(error, Overload) else "wasm-error"
-        return failure_decision(reason, fail_open=self._settings.fail_open, tag=tag)
+        return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag)
 
     def _broke(self, error: Exception, hook: int, correlation_id: str) -> Decision:
         """A defect of this agent: it costs the event, not the connection, and says where it is."""
         reason = f"internal error: {type(error).__name__}"
         self.counts.failed("internal", reason, correlation_id)
         self._events.failed("internal", reason, hook, correlation_id or None, error)
-        return failure_decision(reason, fail_open=self._settings.fail_open)
+        return failure_decision(reason, fail_open=self.settings.fail_open)
 
     def _answer_defect(self, error: Exception, hook: int, version: int, correlation_id: str) -> bytes:
         return self._say(self._broke(error, hook, correlation_id), hook, version, correlation_id)
@@ -506,7 +533,7 @@ class Agent:
         reason = f"event not understood: {error}"
         self.counts.failed("event", reason, correlation_id)
         self._events.failed("event", str(error), NONE, correlation_id or None)
-        decision = failure_decision(reason, fail_open=self._settings.fail_open)
+        decision = failure_decision(reason, fail_open=self.settings.fail_open)
         return self._say(decision, NONE, version, correlation_id)
 
     def _answer_unknown(self, name: str, version: int, correlation_id: str) -> bytes:

@@ -30,7 +30,7 @@ class Configuration:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError."""
-        self._path = path
+        self.path = path
         text = _read(path)
         document = _parse(path, text)
         self._lines = toml.lines(text)
@@ -46,13 +46,13 @@ class Configuration:
                 raise self._unknown((name,), _OPTIONS)
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def place(self, *keys: str | int) -> str:
         """`agent.toml:7`, where a key stands, or the innermost one around it whose line is known."""
         while keys and keys not in self._lines:
             keys = keys[:-1]
-        return f"{self._path}:{self._lines[keys]}" if keys else str(self._path)
+        return f"{self.path}:{self._lines[keys]}" if keys else str(self.path)
 
     def _take_module(self, table: dict[str, Any]) -> None:
         for name, value in table.items():
@@ -67,11 +67,11 @@ class Configuration:
                 self.module_config = value
 
     def _take(self, option: Option, value: Any, *keys: str) -> None:
-        if not _is_good(option, value):
-            expected = _expected(option)
+        if not is_good(option, value):
+            expected = expected_of(option)
             raise self._wrong(keys, value, f"{expected} or a table" if keys == ("module",) else expected)
         if option.kind is Path:
-            value = self._path.absolute().parent / value
+            value = self.path.absolute().parent / value
         elif option.kind is Address:
             value = parse_address(value)
         elif option.kind is float:
@@ -95,7 +95,7 @@ class Configuration:
 
     def _wrong(self, keys: toml.Keys, value: Any, expected: str) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.place(*keys)}: {_dotted(keys)} is {_shown(value)}, expected {expected}"
+            f"{self.place(*keys)}: {_dotted(keys)} is {shown(value)}, expected {expected}"
         )
 
     def _unknown(self, keys: tuple[str, ...], known: Iterable[str]) -> ConfigurationError:
@@ -107,7 +107,7 @@ class Configuration:
             hint = f"did you mean {_dotted((*tables, *near))}?"
         else:
             hint = f"expected one of {', '.join(_dotted((*tables, key)) for key in known)}"
-        return ConfigurationError(f"{self.place(*keys)}: unknown key {_shown(_dotted(keys))}, {hint}")
+        return ConfigurationError(f"{self.place(*keys)}: unknown key {shown(_dotted(keys))}, {hint}")
 
 
 def _read(path: Path) -> str:
@@ -138,7 +138,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise ConfigurationError(f"{path}{line}: not TOML: {reason}") from None
 
 
-def _is_good(option: Option, value: Any) -> bool:
+def is_good(option: Option, value: Any) -> bool:
+    """Whether an option may have this value, as TOML and JSON have it."""
     if option.choices:
         return value in option.choices
     if option.kind is Path:
@@ -162,7 +163,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _expected(option: Option) -> str:
+def expected_of(option: Option) -> str:
+    """What would be good, for a message."""
     if option.choices:
         return f"{', '.join(option.choices[:-1])} or {option.choices[-1]}"
     if option.kind is Path:
@@ -182,7 +184,10 @@ def _dotted(keys: Iterable[str | int]) -> str:
     return ".".join(map(str, keys))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message, short."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return toml.written(value)
     if isinstance(value, str):

@@ -52,6 +52,8 @@ FAMILIES = tuple(
         ("answer_cache_misses_total", "counter", "Results whose answer had to be made in Python."),
         ("reports_sent_total", "counter", "MetricsReport frames to v2 proxies."),
         ("log_lines_dropped_total", "counter", "Lines that the log does not have, by the reason."),
+        ("reloads_total", "counter", "Reloads, by result."),
+        ("reload_success_timestamp_seconds", "gauge", "When a reload last succeeded; 0: none yet."),
         ("module_info", "gauge", "The module; from_cache: an earlier start had compiled it."),
         ("build_info", "gauge", "The agent's version, and wasmtime's."),
         ("workers_configured", "gauge", "Processes that should answer events (--workers)."),

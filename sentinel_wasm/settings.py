@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, Protocol, get_args, get_type_hints
 
 HeaderNames = Literal["canonical", "lower", "as-is"]
 HeaderValues = Literal["joined", "list"]
@@ -63,6 +63,7 @@ def _option(
     short: str | None = None,
     most: int | None = None,
     form: Form | None = None,
+    fixed: bool = False,
     **kwargs: Any,
 ) -> Any:
     metadata = {
@@ -72,6 +73,7 @@ def _option(
         "short": short,
         "most": most,
         "form": form,
+        "fixed": fixed,
     }
     return field(metadata=metadata, **kwargs)
 
@@ -88,6 +90,7 @@ class Settings:
         "AGENT_SOCKET",
         "Unix socket to listen on.",
         default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
+        fixed=True,
     )
     module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run; required.")
     pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
@@ -96,6 +99,7 @@ class Settings:
         "Processes that share the connections: for quick modules on many cores.",
         default=1,
         most=64,
+        fixed=True,
     )
     verbose: bool = _option("WASM_VERBOSE", "Log every decision.", default=False, short="v")
     fail_open: bool = _option(
@@ -111,6 +115,7 @@ class Settings:
         "The log as JSON lines, as text, or as text on a terminal only (auto).",
         choices=LogFormat,
         default="auto",
+        fixed=True,
     )
     header_names: HeaderNames = _option(
         "WASM_HEADER_NAMES",
@@ -140,6 +145,7 @@ class Settings:
         "The proxy's timeout-ms: a v1 connection closes instead of answering an event later.",
         default=50,
         most=3_600_000,
+        fixed=True,
     )
     timeout_ms: int = _option(
         "WASM_TIMEOUT_MS",
@@ -186,29 +192,59 @@ class Settings:
         "Mode of the socket's file, in octal: who may write to it may connect.",
         form=_MODE,
         default="0660",
+        fixed=True,
     )
     socket_group: str | None = _option(
         "WASM_SOCKET_GROUP",
         "Group of the socket's file, by name or number: one that this process is a member of.",
         form=_GROUP,
         default=None,
+        fixed=True,
     )
     admin: Address | None = _option(
         "WASM_ADMIN",
         "Address for metrics, health and a page over HTTP: host:port, or :port for 127.0.0.1.",
         default=None,
+        fixed=True,
     )
     cache_dir: Path | None = _option(
         "WASM_CACHE_DIR",
         "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",
         default=None,
+        fixed=True,
+    )
+    watch: bool = _option(
+        "WASM_WATCH",
+        "Reload when the module's file, or that of --config, has been replaced.",
+        default=False,
+        fixed=True,
     )
     takeover: bool = _option(
         "WASM_TAKEOVER",
         "Take the socket and the live connections over from the agent that has them, if one runs.",
         default=False,
+        fixed=True,
     )
     module_config: str | None = None
+
+
+class Wanted(NamedTuple):
+    """What the user wants to run.
+
+    `header_names_given`: --header-names was chosen, so there is no warning about lower-case names.
+    """
+
+    settings: Settings
+    header_names_given: bool
+
+
+class Source(Protocol):
+    """Where that comes from: flags, variables and the file of --config (None: there is none)."""
+
+    file: Path | None
+
+    def read(self) -> Wanted:
+        """As it is now. Raises UserError."""
 
 
 class Option(NamedTuple):
@@ -216,6 +252,7 @@ class Option(NamedTuple):
 
     `kind` is bool, int, float, Path, Address, or str, of `choices` or of a `form`. An int is from 1 to
     `most`, a float from 0 to 1.
+    `fixed`: a reload does not change it.
     """
 
     field: str
@@ -229,6 +266,7 @@ class Option(NamedTuple):
     short: str | None
     most: int | None
     form: Form | None
+    fixed: bool
 
 
 def options() -> list[Option]:

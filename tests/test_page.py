@@ -20,7 +20,7 @@ import pytest
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.credentials import MASK
 from sentinel_wasm.protocol.events import EventKind
-from sentinel_wasm.server import page, trial
+from sentinel_wasm.server import child, page, trial
 from sentinel_wasm.settings import Address, Settings
 
 from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, agents
@@ -354,21 +354,21 @@ def test_the_configuration_that_holds_is_the_one_that_is_tried(
 
 
 def test_one_request_at_a_time_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_PROGRAM", "import time; time.sleep(60)")
     monkeypatch.setattr(trial, "_PATIENCE_S", 0.5)
     loaded = trial.Loaded(Settings(module=C_EXAMPLE), "")
     wanted = trial.read_wanted(b"{}")
 
     async def both() -> None:
         trials = trial.Trials()
+        monkeypatch.setattr(child, "_PROGRAM", "import time; time.sleep(60)")
         first = asyncio.create_task(trials.run(loaded, wanted))
         await asyncio.sleep(0)
         with pytest.raises(trial.BusyError):
             await trials.run(loaded, wanted)
-        assert b"was ended" in await first
-        monkeypatch.setattr(trial, "_PROGRAM", "import sys; sys.exit('secret trace')")
+        assert orjson.loads(await first) == {"error": "it took more than 0.5 s"}
+        monkeypatch.setattr(child, "_PROGRAM", "import sys; sys.exit('secret trace')")
         assert orjson.loads(await trials.run(loaded, wanted)) == {
-            "error": "its process ended with status 1; the agent's log says more"
+            "error": "the process that did it ended with status 1"
         }
 
     asyncio.run(both())

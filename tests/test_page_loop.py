@@ -52,7 +52,7 @@ def test_no_answer_holds_the_loop_for_a_millisecond(
         nonlocal longest_ns
         where = Address("127.0.0.1", free_port())
         with admin.listen(where) as sock:
-            server = await admin.start(sock, Status(settings, Serving(settings, agent)))
+            server = await admin.start(sock, Status(Serving(settings, agent)))
             assert server is not None
             for _ in range(20):
                 longest_ns = 0

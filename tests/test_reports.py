@@ -80,7 +80,7 @@ async def running(directory: Path, every: float, text: str = ALLOW) -> AsyncIter
     loop = asyncio.get_running_loop()
     serving = Serving(SETTINGS, agent)
     agent.attach(loop, serving.tell_health)
-    status = Status(SETTINGS, serving)
+    status = Status(serving)
     path = directory / "s"
     server = await loop.create_unix_server(serving.connection, path)
     with pytest.MonkeyPatch.context() as patch:

@@ -88,14 +88,18 @@ def test_variables_that_make_no_sense_are_none(
     assert systemd.take_descriptors() == []
 
 
-def test_a_reload_is_said_with_its_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_is_said_with_its_moment_and_its_end(tmp_path: Path, workers: str) -> None:
     with ServiceManager(tmp_path) as manager:
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        manager.start("--module", C_EXAMPLE, "--socket", tmp_path / "s", "--workers", workers)
+        manager.said.clear()
         before = time.monotonic_ns() // 1000
-        systemd.reloading()
-        manager.listen()
-        assert manager.said[0]["RELOADING"] == "1"
-        assert before <= int(manager.said[0]["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+        os.kill(manager.main_pid, signal.SIGHUP)
+        manager.wait_for("READY", "1")
+        first, *_, last = manager.said
+        assert first["RELOADING"] == "1"
+        assert before <= int(first["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+        assert last["STATUS"].startswith("listening")
 
 
 def test_a_manager_that_is_gone_costs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

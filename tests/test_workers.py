@@ -206,9 +206,10 @@ def test_a_worker_that_dies_again_at_once_is_replaced_after_a_pause(start_agent:
     assert [line["next_in_s"] for line in agent.lines("worker died")] == [0.0, 1.0]
 
 
-def test_a_worker_that_cannot_start_again_costs_the_others_nothing(
+def test_a_worker_that_dies_starts_again_with_the_module_of_the_others(
     start_agent: StartAgent, tmp_path: Path
 ) -> None:
+    """Whatever the file has become: only a reload reads it."""
     wasm = tmp_path / "filter.wasm"
     shutil.copy(C_EXAMPLE, wasm)
     agent = start_agent(wasm, "--workers", "2", "--verbose")
@@ -216,9 +217,7 @@ def test_a_worker_that_cannot_start_again_costs_the_others_nothing(
         assert (worker_of(agent, first), worker_of(agent, kept)) == (1, 2)
         wasm.write_text("<html>")
         os.kill(pid_of(agent, 1), signal.SIGKILL)
-        assert orjson.loads(agent.wait_for_log("not a WebAssembly binary", PATIENCE_S))["worker"] == 1
         assert worker_of(agent, kept) == 2
-        shutil.copy(C_EXAMPLE, wasm)
         until(lambda: starts_of(agent, 1) == 2)
 
 

@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from sentinel_wasm import __version__, logs
 from sentinel_wasm.cli import shown
 from sentinel_wasm.configuration import Configuration
 from sentinel_wasm.errors import ConfigurationError, UserError
-from sentinel_wasm.settings import Address, Form, Option, Settings, options, parse_address
+from sentinel_wasm.settings import Address, Form, Option, Settings, Wanted, options, parse_address
 
 PROGRAM = "sentinel-wasm-agent"
 _SHOWN = 2000  # characters of a message
@@ -102,7 +103,7 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
         context.default_map = file.values
 
 
-def _run(*, print_config: bool, check_health: bool, **values: Any) -> None:
+def _run(arguments: Sequence[str], *, print_config: bool, check_health: bool, **values: Any) -> None:
     context = click.get_current_context()
     file: Configuration | None = context.obj
     if check_health:
@@ -111,19 +112,45 @@ def _run(*, print_config: bool, check_health: bool, **values: Any) -> None:
         origins = {option.field: _origin(context, option) for option in options()}
         click.echo(shown.as_toml(values, origins, file).encode(), nl=False)
         return
+    wanted = _wanted(context, values)
+    if wanted.settings.workers > 1:
+        from sentinel_wasm.server.supervisor import run
+    else:
+        from sentinel_wasm.server.run import run  # loads wasmtime: not for --help, nor for a supervisor
+    logs.configure(wanted.settings.log_format)
+    run(wanted, _Source(file.path if file else None, arguments))
+
+
+def _wanted(context: click.Context, values: dict[str, Any]) -> Wanted:
+    """Raises UsageError."""
+    file: Configuration | None = context.obj
     for option in options():
         if option.required and values[option.field] is None:
             there = f"{option.name} in {file or 'the file of --config'}"
             raise click.UsageError(f"Missing option '--{option.name}', {option.variable} or {there}.")
     config = file.module_config if file else None
-    settings = Settings(**values, module_config=None if config is None else orjson.dumps(config).decode())
-    if settings.workers > 1:
-        from sentinel_wasm.server.supervisor import run
-    else:
-        from sentinel_wasm.server.run import run  # loads wasmtime: not for --help, nor for a supervisor
-    logs.configure(settings.log_format)
+    settings = Settings(
+        **{option.field: values[option.field] for option in options()},
+        module_config=None if config is None else orjson.dumps(config).decode(),
+    )
     given = context.get_parameter_source("header_names") is not ParameterSource.DEFAULT
-    run(settings, header_names_given=given)
+    return Wanted(settings, given)
+
+
+class _Source:
+    """The same arguments and variables again, with the file of --config as it is then."""
+
+    def __init__(self, file: Path | None, arguments: Sequence[str]) -> None:
+        self.file = file
+        self._arguments = arguments
+
+    def read(self) -> Wanted:
+        """Raises UserError."""
+        try:
+            context = command().make_context(PROGRAM, list(self._arguments))
+            return _wanted(context, context.params)
+        except click.UsageError as error:
+            raise UserError(error.format_message()) from None
 
 
 def _origin(context: click.Context, option: Option) -> str:
@@ -146,10 +173,11 @@ def _check(asked: Address | None) -> NoReturn:
     sys.exit(0 if is_ready else 1)
 
 
-def command() -> click.Command:
+def command(arguments: Sequence[str] = ()) -> click.Command:
+    """`arguments` are those that it will get."""
     made = click.Command(
         PROGRAM,
-        callback=_run,
+        callback=partial(_run, arguments),
         params=[
             click.Option(
                 ["--config"],
@@ -179,8 +207,9 @@ def command() -> click.Command:
 
 def main(arguments: list[str] | None = None) -> None:
     """Exit status 0; 2 for a mistake in the options or their file, 1 for an unusable module or socket."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        status = command().main(arguments, PROGRAM, standalone_mode=False)
+        status = command(arguments).main(arguments, PROGRAM, standalone_mode=False)
     except click.UsageError as error:
         _fail(f"{error.format_message()} (see {PROGRAM} --help)", 2)
     except ConfigurationError as error:

@@ -15,6 +15,7 @@ import re
 import stat
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import wasmtime
@@ -30,6 +31,13 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _EMPTY_MODULE = b"\0asm\1\0\0\0"
 
 _log = structlog.stdlib.get_logger("cache")
+
+
+class Compiler(Protocol):
+    """Makes machine code of a module."""
+
+    def module(self, engine: Engine, wasm: bytes) -> tuple[wasmtime.Module, bool]:
+        """The compiled module, and whether it was kept. Raises WasmtimeError where it cannot be compiled."""
 
 
 class Cache:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,14 +69,27 @@ class Crew:
         self._loop = loop
         loop.add_reader(self._workers.fileno(), self.collect)
 
-    def close(self) -> None:
-        """End the threads; what has not begun is dropped."""
+    def detach(self) -> None:
+        """Nobody waits for an answer any more."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._workers.fileno())
         if self._watching is not None:
             self._watching.cancel()
+        self._loop = self._watching = None
+
+    def close(self) -> None:
+        """End the threads; what has not begun is dropped."""
+        self.detach()
         self._workers.stop()
         self._calls.clear()
+
+    def wait(self) -> None:
+        """Until the workers have done all of it; without a loop only. Other Python threads may run."""
+        finished = select.poll()
+        finished.register(self._workers.fileno(), select.POLLIN)
+        while any(self.load):
+            finished.poll()
+            self.collect()
 
     @property
     def pending(self) -> int:

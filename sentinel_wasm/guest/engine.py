@@ -1,4 +1,4 @@
-"""The wasmtime engine that all modules of this process share."""
+"""The wasmtime engine that runs the instances of one agent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from wasmtime import _ffi as ffi
 from sentinel_wasm._ticker import Ticker
 from sentinel_wasm.guest import capi  # noqa: F401  (binds the C API)
 from sentinel_wasm.guest.limits import MIB, STACK_BYTES, TABLE_ELEMENTS, TABLES
+from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("engine")
 
@@ -39,9 +40,17 @@ class Engine(wasmtime.Engine):
         self.memory_bytes = memory_bytes
         self.ticker = Ticker(address(self))
 
+    def end(self) -> None:
+        """Free it: nothing runs on it any more. Takes up to a tick, in which other threads may run."""
+        self.ticker.stop()
+        self.close()
+
 
 def make_engine(instances: int = 16, memory_bytes: int = 64 * MIB) -> Engine:
-    """An engine with room for so many instances at once, each with at most so much memory."""
+    """An engine with room for so many instances at once, each with at most so much memory.
+
+    What is compiled with one can be loaded with every other of the same `memory_bytes`.
+    """
     config = Config()
     config.epoch_interruption = True
     config.max_wasm_stack = STACK_BYTES
@@ -56,6 +65,12 @@ def make_engine(instances: int = 16, memory_bytes: int = 64 * MIB) -> Engine:
         ffi.wasmtime_config_memory_reservation_for_growth_set(config.ptr(), MIB)
         ffi.wasmtime_config_memory_guard_size_set(config.ptr(), 64 * 1024)
     return Engine(config, memory_bytes)
+
+
+def engine_for(settings: Settings) -> Engine:
+    """An engine for one agent's instances, and a few that are ending."""
+    own = settings.request_instances if settings.isolation == "request" else 0
+    return make_engine(settings.pool_size + own + 8, settings.memory_limit * MIB)
 
 
 def _has_address_space(size: int) -> bool:

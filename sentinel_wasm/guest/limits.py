@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+START_MS = 10_000
 MIB = 1024 * 1024
 
 # A table element takes 8 bytes; Go's and C++'s function tables have some ten thousand.
@@ -20,5 +21,5 @@ class Limits:
     """
 
     event_ms: int = 40
-    start_ms: int = 10_000
+    start_ms: int = START_MS
     restart_ms: int = 1_000

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from pathlib import Path
 
+import wasmtime
 from wasmtime import FuncType, MemoryType, WasmtimeError
 from wasmtime._types import AsExternType
 
 from sentinel_wasm._instances import Plan, cause
 from sentinel_wasm.errors import ModuleLoadError
 from sentinel_wasm.guest import abi, imports, sections
-from sentinel_wasm.guest.cache import NO_CACHE, Cache
+from sentinel_wasm.guest.cache import NO_CACHE, Compiler
 from sentinel_wasm.guest.engine import Engine, address
 from sentinel_wasm.guest.limits import MIB, TABLE_ELEMENTS
 from sentinel_wasm.guest.signatures import describe, signature_of, write
@@ -22,7 +24,6 @@ _HOOK = ([_I32, _I32], [_I64])
 _REQUIRED = {"alloc": ([_I32], [_I32]), "dealloc": ([_I32, _I32], [])}
 _OPTIONAL = {"_initialize": ([], []), **dict.fromkeys(abi.HOOKS, _HOOK)}
 _DECIDING = abi.HOOKS[:4]
-_DIGEST_SHOWN = 12
 _MEMORY_OVER_LIMIT = re.compile(r"memory .*minimum byte size of (\d+)")
 _OVER_LIMIT = re.compile(r"exceeds the (per-instance )?limit of")
 
@@ -36,12 +37,17 @@ class Module:
     """
 
     def __init__(
-        self, engine: Engine, wasm: bytes, name: str, cache: Cache = NO_CACHE, sha256: str | None = None
+        self,
+        engine: Engine,
+        wasm: bytes,
+        name: str,
+        compiler: Compiler = NO_CACHE,
+        sha256: str | None = None,
     ) -> None:
         """`sha256`: it must have this digest. Raises ModuleLoadError with everything that is wrong."""
         self.name = name
         self.sha256 = hashlib.sha256(wasm).hexdigest()
-        self.digest = self.sha256[:_DIGEST_SHOWN]
+        self.digest = self.sha256[: sections.DIGEST_SHOWN]
         if sha256 is not None and sha256.lower() != self.sha256:
             raise ModuleLoadError(
                 f"{name}: its SHA-256 digest is {self.sha256}, and --sha256 wants {sha256.lower()}"
@@ -49,7 +55,7 @@ class Module:
         self.engine = engine
         sections.check_magic(wasm, name)
         try:
-            self.compiled, self.from_cache = cache.module(engine, wasm)
+            self.compiled, self.from_cache = compiler.module(engine, wasm)
         except WasmtimeError as error:
             raise ModuleLoadError(f"{name}: {self._compile_reason(str(error))}") from None
         if names := sections.unspeakable(wasm, {**_REQUIRED, **_OPTIONAL}):
@@ -101,20 +107,28 @@ class Module:
         engine: Engine,
         path: Path,
         max_bytes: int = 64 * MIB,
-        cache: Cache = NO_CACHE,
+        compiler: Compiler = NO_CACHE,
         sha256: str | None = None,
     ) -> Module:
         """Read and compile a .wasm file, which must have this digest. Raises ModuleLoadError."""
-        try:
-            size = path.stat().st_size
-            if size > max_bytes:
-                raise ModuleLoadError(
-                    f"{path}: {size} bytes, more than --max-module-size allows ({max_bytes // MIB} MiB)"
-                )
-            wasm = path.read_bytes()
-        except OSError as error:
-            raise ModuleLoadError(f"cannot read the module {path}: {error.strerror}") from None
-        return cls(engine, wasm, str(path), cache, sha256)
+        return cls(engine, sections.read(path, max_bytes), str(path), compiler, sha256)
+
+    def on(self, engine: Engine) -> Module:
+        """The same module on another engine, without compiling it again."""
+        other = copy.copy(self)
+        other.engine = engine
+        other.compiled = wasmtime.Module.deserialize(engine, self.compiled.serialize())
+        other.linked = imports.make_linker(engine).instantiate_pre(other.compiled)
+        return other
+
+    def close(self) -> None:
+        """Free the compiled code and its engine, which no other module may use: nothing of it runs any more.
+
+        Any thread may do this.
+        """
+        self.linked.close()
+        self.compiled.close()
+        self.engine.end()
 
 
 def _export_problems(exports: dict[str, AsExternType]) -> list[str]:

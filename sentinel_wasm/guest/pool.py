@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -41,6 +41,10 @@ class _Later(Enum):
 
 LATER: Final = _Later.LATER
 """What `Pool.call` gives where the event must be submitted to a worker."""
+
+Answered = Callable[[ModuleError | None], None]
+Configured = ModuleError | Literal[_Later.LATER] | None
+"""What came of a configuration: None where all have it, else the reason; with LATER, `Answered` gets that."""
 
 
 class Pool:
@@ -93,27 +97,45 @@ class Pool:
         self._change: _Change | None = None
         self._ended: list[Place] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
         self._sweeping: asyncio.TimerHandle | None = None
+        self._crew = Crew(size, limits, queue_limit, self._output, counts)
         self._places: Places
         if self.keeps_requests:
             self._places = RequestPlaces(self._make_place, self._release, request_instances)
-            self._start_first(self._make()).close()
+            self._start_first([Place(self._make(), 0)])
             self.inline = Inline((), (), self._free_guest)
         else:
-            pooled = PooledPlaces([self._start_first(self._make()) for _ in range(size)])
+            pooled = PooledPlaces([self._make() for _ in range(size)])
             self._places = pooled
+            self._start_first(pooled)
             self.inline = Inline([place.guest for place in pooled], pooled.pins)
         self._open_inline()
-        self._crew = Crew(size, limits, queue_limit, self._output, counts)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._crew.attach(loop)
 
-    def close(self) -> None:
-        """End threads and instances; events under way are dropped."""
+    def detach(self) -> None:
+        """No event comes any more, and none is pending. Then `close` may be called on any thread."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.failures.on_change = lambda: None
+        self._crew.detach()
+        self._loop = None
+
+    def close(self) -> None:
+        """End threads and instances, on the workers as far as nothing is under way there. Once is enough."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._loop is not None:
+            self.detach()
+        if self.is_at_rest:
+            for place in self._places:
+                if place.guest.usable:
+                    self._end_on_worker(place)
+            self._crew.wait()
         self._crew.close()
         for place in self._places:
             place.instance.close()
@@ -309,15 +331,30 @@ class Pool:
     def _make_place(self) -> Place:
         return self._ended.pop() if self._ended else Place(self._make(), -1)
 
-    def _start_first(self, instance: Instance) -> Instance:
-        began_ns = time.monotonic_ns()
-        try:
-            instance.start_within(self._config, self.limits.start_ms)
-        except ModuleError as error:
-            raise ModuleLoadError(f"{self.module.name}: cannot be started: {error}") from None
-        # What takes long at first takes long again.
-        self._restart_ns = max(self._restart_ns, 2 * (time.monotonic_ns() - began_ns))
-        return instance
+    def _start_first(self, places: Iterable[Place]) -> None:
+        """On the workers: nothing is held up but the caller. Raises ModuleLoadError from what failed."""
+        errors: list[ModuleError] = []
+
+        def settle(job: Job, call: Call) -> None:
+            # What takes long at first takes long again.
+            self._restart_ns = max(self._restart_ns, 2 * job.took_ns)
+            try:
+                check_configured(job.configured)
+                if (failure := job.failure()) is not None:
+                    raise failure
+            except ModuleError as error:
+                errors.append(error)
+
+        start_ns = self.limits.start_ms * 1_000_000
+        for place in places:
+            self._crew.give(Call(place, START, settle, config=self._config, start_ns=start_ns))
+        self._crew.wait()
+        if errors or self.keeps_requests:
+            for place in places:
+                place.instance.close()
+        if errors:
+            self._crew.close()
+            raise ModuleLoadError(f"{self.module.name}: cannot be started: {errors[0]}") from errors[0]
 
     def _failed(self, place: Place, error: ModuleError, *, started: bool = True) -> None:
         """An instance cannot be used again; a new one is made unless that has to wait.
@@ -377,10 +414,13 @@ class Pool:
         if place.guest.pending == 0 and guest.memory_bytes <= LARGE_BYTES:
             guest.retire()
             return True
+        self._end_on_worker(place)
+        return False
+
+    def _end_on_worker(self, place: Place) -> None:
         if place.worker < 0:
             place.worker = least_busy(self._crew.load)
         self._crew.give(Call(place, END, self._settle))
-        return False
 
     def _release(self, place: Place) -> None:
         """The same, for a place that nothing leads to any more."""
@@ -402,13 +442,8 @@ class Pool:
 
     # Configuration
 
-    def configure(
-        self, config: Any, deadline_ns: int, answered: Callable[[ModuleError | None], None]
-    ) -> ModuleError | Literal[_Later.LATER] | None:
-        """Give every instance a new configuration.
-
-        None where all have it, else the reason; then all have the old one. With LATER, `answered` gets that.
-        """
+    def configure(self, config: Any, deadline_ns: int, answered: Answered) -> Configured:
+        """Give every instance a new configuration. Where that fails, all have the old one."""
         data = inputs.configure(config)
         if self._config is None or data == self._config:
             return None
@@ -417,9 +452,7 @@ class Pool:
         self._begin_change(data, deadline_ns, answered)
         return LATER
 
-    def _begin_change(
-        self, data: bytes, deadline_ns: int, answered: Callable[[ModuleError | None], None]
-    ) -> None:
+    def _begin_change(self, data: bytes, deadline_ns: int, answered: Answered) -> None:
         places = (
             [Place(self._make(), least_busy(self._crew.load))] if self.keeps_requests else list(self._places)
         )
@@ -467,9 +500,7 @@ class Pool:
 class _Change:
     """A configuration on its way to all instances."""
 
-    def __init__(
-        self, old: bytes | None, places: list[Place], answered: Callable[[ModuleError | None], None]
-    ) -> None:
+    def __init__(self, old: bytes | None, places: list[Place], answered: Answered) -> None:
         self.old = old
         self.places = places
         self.answered = answered

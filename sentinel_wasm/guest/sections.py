@@ -1,11 +1,14 @@
-"""What can be read off a wasm binary without running it."""
+"""A wasm binary: its bytes, and what can be read off them without running it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from sentinel_wasm.errors import ModuleLoadError
+from sentinel_wasm.guest.limits import MIB
 
+DIGEST_SHOWN = 12  # of a module's digest, in logs and metrics
 _MAGIC = b"\0asm"
 _CORE_VERSION = b"\1\0\0\0"
 _TYPES, _IMPORTS, _FUNCTIONS, _EXPORTS, _DATA = 1, 2, 3, 7, 11
@@ -28,6 +31,19 @@ _HEADER_NAMES = (
     "X-Request-Id",
     "Set-Cookie",
 )
+
+
+def read(path: Path, max_bytes: int) -> bytes:
+    """A .wasm file's bytes. Raises ModuleLoadError."""
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise ModuleLoadError(
+                f"{path}: {size} bytes, more than --max-module-size allows ({max_bytes // MIB} MiB)"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ModuleLoadError(f"cannot read the module {path}: {error.strerror}") from None
 
 
 def check_magic(wasm: bytes, name: str) -> None:

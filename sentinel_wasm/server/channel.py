@@ -8,6 +8,7 @@ everything, libuv gives the socket up instead of calling its reader.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -18,11 +19,12 @@ from typing import Any, Final, Literal, NamedTuple
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import handover
+from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.settings import Wanted
 
-# Reports, a byte each, but for SAMPLES, behind which length (SAMPLES_HEAD bytes in all) and JSON follow. What
-# follows FAILED, to the end, is the reason; it comes before READY only.
+# Reports, a byte each, but for SAMPLES and KEPT_OLD, behind which a length (LONG_HEAD bytes in all) and JSON
+# follow. What follows FAILED, to the end, is the reason; it comes before READY only.
 READY = b"r"
 FAILED = b"!"
 TAKEN = b"t"
@@ -31,21 +33,30 @@ HEALTH: dict[Health, bytes] = {"healthy": b"h", "degraded": b"d", "unhealthy": b
 GIVEN = b"g"
 KEPT = b"k"  # the other process is gone
 SAMPLES = b"s"
-SAMPLES_HEAD = 5
-# As SAMPLES, but what follows is the length of JSON (SAMPLES_HEAD - 1 bytes), that JSON, and events' bytes.
+RELOADED = b"n"
+KEPT_OLD = b"o"  # the reload failed; its JSON is why
+LONG_HEAD = 5
+# As SAMPLES, but what follows is the length of JSON (LONG_HEAD - 1 bytes), that JSON, and events' bytes.
 SEEN = b"l"
 
 _ASK = b"?"
 _LOOK = b"v"
+RELOAD = b"n"
 
 
 class Start(NamedTuple):
-    """The first order."""
+    """The first order; `wasm` is the module."""
 
     worker: int
-    settings: Settings
-    header_names_given: bool
+    wanted: Wanted
+    wasm: bytes
     is_debug: bool
+
+
+class Reload(NamedTuple):
+    """The order to exchange the agent; `read_reload` takes the rest of it from this socket."""
+
+    end: socket.socket
 
 
 class GiveAll(NamedTuple):
@@ -89,11 +100,23 @@ def orders() -> tuple[socket.socket, socket.socket]:
 
 def send_start(end: socket.socket, start: Start) -> None:
     """Raises OSError where no descriptor is left for it."""
-    # In a file without a name: a module's configuration may be larger than a message.
-    with os.fdopen(os.memfd_create("start"), "wb") as file:
-        pickle.dump(start, file)
+    _send_pickled(end, b"s", start, [])
+
+
+def _send_pickled(end: socket.socket, order: bytes, what: object, descriptors: list[int]) -> None:
+    # In a file without a name: it may be larger than a message.
+    with os.fdopen(os.memfd_create("order"), "wb") as file:
+        pickle.dump(what, file)
         file.flush()
-        socket.send_fds(end, [b"s"], [file.fileno()])
+        socket.send_fds(end, [order], [file.fileno(), *descriptors])
+
+
+def _read_pickled(descriptor: int) -> Any:
+    """Closes it."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        # From the process that started this one, which nobody else can write to.
+        return pickle.load(file)  # noqa: S301
 
 
 def receive_start(end: socket.socket) -> Start:
@@ -101,10 +124,7 @@ def receive_start(end: socket.socket) -> Start:
     data, descriptors, _, _ = socket.recv_fds(end, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise EOFError
-    with os.fdopen(descriptors[0], "rb") as file:
-        file.seek(0)
-        # From the process that started this one, which nobody else can write to.
-        start: Start = pickle.load(file)  # noqa: S301
+    start: Start = _read_pickled(descriptors[0])
     return start
 
 
@@ -128,8 +148,30 @@ def look(end: socket.socket, since: int) -> None:
     handover.send(end, _LOOK, {"since": since})
 
 
-def receive_order(end: socket.socket) -> Carried | GiveAll | Look | Literal[_Asked.ASKED] | Debug | None:
-    """None where orders end. Raises BlockingIOError, and OSError where a connection finds no descriptor."""
+def send_reload(end: socket.socket, wanted: Wanted, checked: Checked) -> None:
+    """Raises OSError as `send_give_all`, or where no descriptor is left for it."""
+    ours, theirs = orders()
+    with ours, theirs:
+        _send_pickled(ours, RELOAD, (wanted, checked), [checked.artefact])
+        handover.send(end, RELOAD, {}, theirs.fileno())
+
+
+def read_reload(order: Reload) -> tuple[Wanted, Checked]:
+    """Takes as long as the module is large. Who has it closes `Checked.artefact`. Raises OSError."""
+    with order.end:
+        _, descriptors, _, _ = socket.recv_fds(order.end, 1, 2, socket.MSG_CMSG_CLOEXEC)
+    if len(descriptors) != 2:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    wanted, checked = _read_pickled(descriptors[0])
+    return wanted, checked._replace(artefact=descriptors[1])
+
+
+def receive_order(
+    end: socket.socket,
+) -> Carried | GiveAll | Look | Reload | Literal[_Asked.ASKED] | Debug | None:
+    """None where orders end. Raises BlockingIOError, and handover.Lost where a descriptor finds no room."""
     message = handover.receive(end)
     if message is None:
         return None
@@ -141,34 +183,35 @@ def receive_order(end: socket.socket) -> Carried | GiveAll | Look | Literal[_Ask
         return Look(message.says["since"])
     if message.kind == handover.GIVER:
         return GiveAll(message.sockets[0])
+    if message.kind == RELOAD:
+        return Reload(message.sockets[0])
     return handover.read_connection(message)
 
 
-def samples_report(samples: Samples) -> bytes:
-    data = json.dumps(samples).encode()
-    return SAMPLES + len(data).to_bytes(SAMPLES_HEAD - 1, "little") + data
+def long_report(kind: bytes, what: Samples | str) -> bytes:
+    data = json.dumps(what).encode()
+    return kind + len(data).to_bytes(LONG_HEAD - 1, "little") + data
 
 
-def read_samples(said: bytearray) -> tuple[Samples, int] | None:
-    """The metrics that reports begin with, and how many bytes they are; None: they are not all here yet."""
-    size = SAMPLES_HEAD + int.from_bytes(said[1:SAMPLES_HEAD], "little")
-    if len(said) < SAMPLES_HEAD or len(said) < size:
+def read_long(said: bytearray) -> tuple[Any, int] | None:
+    """What the report that comes first says, and how many bytes it has; None: they are not all here yet."""
+    size = LONG_HEAD + int.from_bytes(said[1:LONG_HEAD], "little")
+    if len(said) < LONG_HEAD or len(said) < size:
         return None
-    samples: Samples = json.loads(said[SAMPLES_HEAD:size])
-    return samples, size
+    return json.loads(said[LONG_HEAD:size]), size
 
 
 def seen_report(seen: Seen) -> bytes:
     about = json.dumps(seen.about).encode()
-    data = len(about).to_bytes(SAMPLES_HEAD - 1, "little") + about + seen.entries
-    return SEEN + len(data).to_bytes(SAMPLES_HEAD - 1, "little") + data
+    data = len(about).to_bytes(LONG_HEAD - 1, "little") + about + seen.entries
+    return SEEN + len(data).to_bytes(LONG_HEAD - 1, "little") + data
 
 
 def read_seen(said: bytearray) -> tuple[Seen, int] | None:
-    """As `read_samples`."""
-    size = SAMPLES_HEAD + int.from_bytes(said[1:SAMPLES_HEAD], "little")
-    if len(said) < SAMPLES_HEAD or len(said) < size:
+    """As `read_long`."""
+    size = LONG_HEAD + int.from_bytes(said[1:LONG_HEAD], "little")
+    if len(said) < LONG_HEAD or len(said) < size:
         return None
-    start = 2 * SAMPLES_HEAD - 1
-    end = start + int.from_bytes(said[SAMPLES_HEAD:start], "little")
+    start = 2 * LONG_HEAD - 1
+    end = start + int.from_bytes(said[LONG_HEAD:start], "little")
     return Seen(json.loads(said[start:end]), bytes(said[end:size])), size

@@ -11,15 +11,15 @@ import structlog
 import uvloop
 
 from sentinel_wasm.agent import Agent
-from sentinel_wasm.guest.module import Module
-from sentinel_wasm.server import channel
+from sentinel_wasm.errors import UserError
+from sentinel_wasm.server import channel, handover
+from sentinel_wasm.server.changes import Changes, hook_names
 from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reports import send_reports
-from sentinel_wasm.server.run import hook_names, settle, started_agent
+from sentinel_wasm.server.run import started_agent
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
-from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("worker")
 
@@ -28,48 +28,49 @@ def serve(
     orders: socket.socket, reports_fd: int, start: channel.Start, give_up: Callable[[str], None]
 ) -> None:
     """Serve until the orders end. Raises UserError; `give_up` as for `started_agent`."""
-    with started_agent(
-        start.settings,
-        header_names_given=start.header_names_given,
-        give_up=give_up,
-        warns=start.worker == 1,  # the others have the same module
-    ) as (agent, module):
-        uvloop.run(_serve(orders, reports_fd, start, agent, module))
+    with started_agent(start.wanted, start.wasm, give_up=give_up, warns=_warns(start.worker)) as agent:
+        uvloop.run(_serve(orders, reports_fd, start, agent))
 
 
-async def _serve(
-    orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent, module: Module
-) -> None:
-    loop = asyncio.get_running_loop()
-    dealt = DealtConnections(orders, reports_fd, start.settings, agent)
-    agent.attach(loop, dealt.serving.tell_health)
-    settle()
+def _warns(worker: int) -> bool:
+    """The others have the same module."""
+    return worker == 1
+
+
+async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent) -> None:
+    module = agent.module
+    dealt = DealtConnections(orders, reports_fd, start, agent)
     _log.info(
         "ready",
         pid=os.getpid(),
         module=module.digest,
         hooks=hook_names(module),
-        pool_size=start.settings.pool_size,
+        pool_size=start.wanted.settings.pool_size,
         from_cache=module.from_cache,
     )
     dealt.serving.set_debug(start.is_debug)
-    reporting = loop.create_task(send_reports(dealt.serving, dealt.status, {"worker": str(start.worker)}))
+    reports = send_reports(dealt.serving, dealt.status, {"worker": str(start.worker)})
+    reporting = asyncio.get_running_loop().create_task(reports)
     await dealt.take_all()
     reporting.cancel()
     await dealt.serving.drain()
+    await dealt.changes.end()
 
 
 class DealtConnections:
     """The connections of this worker. Made on the event loop that serves them."""
 
-    def __init__(self, orders: socket.socket, reports_fd: int, settings: Settings, agent: Agent) -> None:
+    def __init__(self, orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent) -> None:
+        settings = start.wanted.settings
         self.serving = Serving(
             settings,
             agent,
             lost=lambda: self._report(channel.CLOSED),
             health_changed=lambda health: self._report(channel.HEALTH[health]),
         )
-        self.status = Status(settings, self.serving)
+        self.changes = Changes(self.serving, settings)
+        self.status = Status(self.serving)
+        self._warns = _warns(start.worker)
         self._orders = orders
         self._reports_fd = reports_fd
         self._unsaid = bytearray()
@@ -92,15 +93,21 @@ class DealtConnections:
             dealt = channel.receive_order(self._orders)
         except BlockingIOError:
             return
-        except OSError as error:
-            _log.error("a connection was lost", reason=str(error))
+        except handover.Lost as error:
+            if error.kind == channel.RELOAD:
+                self._keep_old(str(error))
+                return
+            _log.error("a connection was lost", reason=error.strerror)
             self._report(channel.TAKEN + channel.CLOSED)
             return
         if dealt is None:
             self._ended.set()
             return
         if dealt is channel.ASKED:
-            self._report(channel.samples_report(self.status.samples()))
+            self._report(channel.long_report(channel.SAMPLES, self.status.samples()))
+            return
+        if isinstance(dealt, channel.Reload):
+            self._start(self._reload(dealt))
             return
         if isinstance(dealt, channel.Debug):
             self.serving.set_debug(dealt is channel.Debug.ON)
@@ -120,6 +127,24 @@ class DealtConnections:
         task = self._loop.create_task(doing)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+
+    async def _reload(self, order: channel.Reload) -> None:
+        try:
+            wanted, checked = await asyncio.to_thread(channel.read_reload, order)
+            try:
+                await self.changes.adopt(wanted, checked, warns=self._warns)
+            finally:
+                os.close(checked.artefact)
+        except (UserError, OSError) as error:
+            self._keep_old(str(error))
+        except Exception as defect:
+            _log.error("internal error, please report it", exc_info=defect)
+            self._keep_old(f"internal error: {type(defect).__name__}")
+        else:
+            self._report(channel.RELOADED)
+
+    def _keep_old(self, reason: str) -> None:
+        self._report(channel.long_report(channel.KEPT_OLD, reason))
 
     async def _open(self, dealt: Carried) -> None:
         try:

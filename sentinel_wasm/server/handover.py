@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -37,6 +38,14 @@ GIVER = b"g"
 END = b"e"
 
 _MOST_DESCRIPTORS = 8  # the kernel takes 253
+
+
+class Lost(OSError):
+    """A message of this kind has come without its descriptors."""
+
+    def __init__(self, kind: bytes) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.kind = kind
 
 
 class Message(NamedTuple):
@@ -70,7 +79,7 @@ def receive(end: socket.socket) -> Message | None:
     if flags & socket.MSG_CTRUNC:
         for sock in sockets:
             sock.close()
-        raise OSError("too many open files")
+        raise Lost(kind)
     return Message(kind, says, sockets, unread) if kind else None
 
 

@@ -15,11 +15,13 @@ from typing import Any
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import channel, events, handover
+from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
+from sentinel_wasm.settings import Wanted
 
 _READ_BYTES = 65_536
 _GIVE_S = 30.0  # more than connections are waited for
-_OF_THE_SUPERVISOR = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+_OF_THE_SUPERVISOR = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 _HEALTH = {report: health for health, report in channel.HEALTH.items()}
 
 # The same modules as here, wherever the agent was started: -m would look into the working directory first.
@@ -43,6 +45,7 @@ class Process:
         self.samples: Samples = {}  # its metrics, as it last reported them
         self.about: dict[str, Any] = {}  # and what else the page shows of it
         self._gives: asyncio.Future[bool] | None = None
+        self._reloading: asyncio.Future[str] | None = None
         self._entries: list[bytes] = []  # its events that nobody has taken yet
         self._last = 0  # the number of the last of them
         self._samples_wanted = _Question()
@@ -107,6 +110,16 @@ class Process:
         entries, self._entries = self._entries, []
         return b"".join(entries)
 
+    async def reload(self, wanted: Wanted, checked: Checked, patience_s: float) -> str:
+        """Why it has not, and keeps what it has; empty where it has reloaded."""
+        try:
+            channel.send_reload(self._orders, wanted, checked)
+        except OSError as error:
+            return f"it takes no orders: {error.strerror}"
+        reloading = self._reloading = asyncio.get_running_loop().create_future()
+        done, _ = await asyncio.wait([reloading], timeout=patience_s)
+        return reloading.result() if done else f"it has not said within {patience_s:.0f} s that it did"
+
     def hear(self) -> bool:
         """Take in its reports, once `reports` can be read; False where it is gone."""
         data = os.read(self.reports, _READ_BYTES)
@@ -121,12 +134,16 @@ class Process:
         if report == channel.FAILED:
             self.failure = self._said[1:].decode(errors="replace")
             return False
-        if report == channel.SAMPLES:
-            found = channel.read_samples(self._said)
+        if report in (channel.SAMPLES, channel.KEPT_OLD):
+            found = channel.read_long(self._said)
             if found is None:
                 return False
-            self.samples, size = found
-            self._samples_wanted.answered()
+            says, size = found
+            if report == channel.SAMPLES:
+                self.samples = says
+                self._samples_wanted.answered()
+            else:
+                self._reloaded(says)
         elif report == channel.SEEN:
             sight = channel.read_seen(self._said)
             if sight is None:
@@ -135,6 +152,8 @@ class Process:
             self.about = seen.about
             self._take_entries_in(seen.entries)
             self._sight_wanted.answered()
+        elif report == channel.RELOADED:
+            self._reloaded("")
         elif report == channel.READY:
             self.is_ready = True
         elif report in _HEALTH:
@@ -158,6 +177,10 @@ class Process:
             self._entries.append(entries)
             self._last = events.last_number(entries)
 
+    def _reloaded(self, reason: str) -> None:
+        if self._reloading is not None and not self._reloading.done():
+            self._reloading.set_result(reason)
+
     def end(self) -> None:
         """Have it drain and end, or kill it where it does not serve yet."""
         self._orders.close()
@@ -173,6 +196,7 @@ class Process:
         self._samples_wanted.answered()
         self._sight_wanted.answered()
         self._has_given(everything=True)  # as far as it had any
+        self._reloaded("it has ended")
         status = self._process.wait()
         if self.failure:
             return self.failure

@@ -21,86 +21,65 @@ from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.errors import UserError
-from sentinel_wasm.guest import abi
+from sentinel_wasm.guest import sections
 from sentinel_wasm.guest.cache import Cache
-from sentinel_wasm.guest.engine import make_engine
+from sentinel_wasm.guest.engine import engine_for
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, systemd, upgrade
+from sentinel_wasm.server.changes import Changes, hook_names, warn
 from sentinel_wasm.server.giver import Giver
+from sentinel_wasm.server.reload import Reloader
 from sentinel_wasm.server.reports import send_reports
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import Sockets, open_sockets
 from sentinel_wasm.server.status import Status
 from sentinel_wasm.server.store import Store
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.server.watch import Files
+from sentinel_wasm.settings import Source, Wanted
 
 _log = structlog.stdlib.get_logger("server")
 
 _COMPILE_S = 10
 
 
-def run(settings: Settings, *, header_names_given: bool) -> None:
-    """Serve until SIGTERM or SIGINT. Raises UserError where the module or the socket cannot be used.
-
-    `header_names_given`: the user chose --header-names, so there is no warning about lower-case names.
+def run(wanted: Wanted, source: Source) -> None:
+    """Serve until SIGTERM or SIGINT; `source` is where `wanted` came from. Raises UserError where the module
+    or the socket cannot be used.
     """
     # They may come before anything listens to them, and would end the process.
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    with started_agent(settings, header_names_given=header_names_given, give_up=_complain) as (agent, module):
-        uvloop.run(_serve(settings, agent, module))
+    settings = wanted.settings
+    files = Files(source.file, settings.module)
+    wasm = sections.read(settings.module, settings.max_module_size * MIB)
+    with started_agent(wanted, wasm, give_up=_complain) as agent:
+        uvloop.run(_serve(wanted, source, files, agent))
 
 
 @contextlib.contextmanager
 def started_agent(
-    settings: Settings, *, header_names_given: bool, give_up: Callable[[str], None], warns: bool = True
-) -> Iterator[tuple[Agent, Module]]:
+    wanted: Wanted, wasm: bytes, *, give_up: Callable[[str], None], warns: bool = True
+) -> Iterator[Agent]:
     """The module with its instances, closed at the end. Raises UserError.
 
     `give_up` says in another thread why the process is about to end. `warns`: the log says what about the
     module seems wrong.
     """
+    settings = wanted.settings
     with _compile_limit(settings.module, give_up):
-        engine = make_engine(_instances(settings), settings.memory_limit * MIB)
-        module = Module.load(
-            engine,
-            settings.module,
-            settings.max_module_size * MIB,
-            Cache(settings.cache_dir),
-            settings.sha256,
-        )
+        engine = engine_for(settings)
+        module = Module(engine, wasm, str(settings.module), Cache(settings.cache_dir), settings.sha256)
     if warns:
-        _warn(settings, module, header_names_given=header_names_given)
+        warn(settings, module, header_names_given=wanted.header_names_given)
+    settle()
     agent = Agent(settings, module)
     try:
-        yield agent, module
+        yield agent
     finally:
         agent.close()
     _log.info("stopped", threads=live_threads(), instances=live_stores())
-
-
-def _warn(settings: Settings, module: Module, *, header_names_given: bool) -> None:
-    if module.looks_up_lower_case and not header_names_given:
-        _log.warning(
-            "the module seems to look up header names in lower case, but gets them as User-Agent;"
-            " start with --header-names lower if its rules do not match",
-            file=str(settings.module),
-            module=module.digest,
-        )
-    if settings.module_config is not None and not module.hooks[abi.ON_CONFIGURE]:
-        _log.warning(
-            "the module has no on_configure: [module.config] is not looked at",
-            file=str(settings.module),
-            module=module.digest,
-        )
-
-
-def _instances(settings: Settings) -> int:
-    """How many there can be at once: a second pool for reloads, and a few that are ending."""
-    own = settings.request_instances if settings.isolation == "request" else 0
-    return 2 * settings.pool_size + own + 8
 
 
 @contextlib.contextmanager
@@ -125,22 +104,23 @@ def _complain(reason: str) -> None:
     sys.stderr.flush()
 
 
-async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
+async def _serve(wanted: Wanted, source: Source, files: Files, agent: Agent) -> None:
+    settings, module = wanted.settings, agent.module
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = Serving(settings, agent, store=Store())
     loop.add_signal_handler(signal.SIGUSR1, lambda: serving.set_debug(not logs.is_debug()))
-    status = Status(settings, serving)
-    agent.attach(loop, serving.tell_health)
+    changes = Changes(serving, settings)
+    reloader = Reloader(wanted, source, files, module.sha256, changes.adopt, changes.with_block)
+    status = Status(serving, reloader.reloads)
     before = upgrade.ask(settings) if settings.takeover else None
     if before is not None:
         await _configure(agent, before.configured)
     reporting = loop.create_task(send_reports(serving, status, {}))
     with before.sockets if before is not None else open_sockets(settings) as sockets:
         accepting = Accepting(serving, status, sockets)
-        settle()
         await accepting.accept()
         _log.info(
             "listening",
@@ -157,11 +137,13 @@ async def _serve(settings: Settings, agent: Agent, module: Module) -> None:
             with contextlib.suppress(OSError):  # the proxy is gone
                 await serving.adopt(carried)
         upgrading = loop.create_task(next_process.run(before, serving.adopt))
-        await stop.wait()
+        async with reloader.running():
+            await stop.wait()
         upgrading.cancel()
         status.is_draining = True
         reporting.cancel()
         await accepting.end()
+    await changes.end()
 
 
 class Accepting:
@@ -210,10 +192,6 @@ async def _configure(agent: Agent, configured: Configure | None) -> None:
 
 
 def settle() -> None:
-    """What was made so far stays for good: the collector need not look at it again."""
+    """What was made so far stays for good: the collector need not look at it again. An agent may go."""
     gc.collect()
     gc.freeze()
-
-
-def hook_names(module: Module) -> list[str]:
-    return [name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there]

@@ -96,7 +96,7 @@ class Serving:
         """Have another agent answer from the next event on; gives the old one, which may have some left."""
         agent.set_debug(logs.is_debug())
         old, self.agent = self.agent, agent
-        agent.configured_changed = old.configured_changed
+        agent.configured, agent.configured_changed = old.configured, old.configured_changed
         for connection in self.connections:
             connection.exchange(agent)
         self.tell_health()

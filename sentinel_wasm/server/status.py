@@ -16,9 +16,9 @@ from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples, histogram, series
 from sentinel_wasm.server import events, usage
 from sentinel_wasm.server.facts import facts
+from sentinel_wasm.server.reload import Reloads
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.trial import Loaded
-from sentinel_wasm.settings import Settings
 
 _EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
@@ -28,10 +28,11 @@ _SHOWN = 500  # characters
 class Status:
     """Of the process that serves so; `is_draining` is for who drains it."""
 
-    def __init__(self, settings: Settings, serving: Serving) -> None:
+    def __init__(self, serving: Serving, reloads: Reloads | None = None) -> None:
+        """`reloads`, where this process counts them."""
         self.is_draining = False
-        self._settings = settings
         self._serving = serving
+        self._reloads = reloads
         self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
 
     async def metrics(self) -> bytes:
@@ -59,7 +60,7 @@ class Status:
 
     async def loaded(self) -> Loaded:
         agent = self._serving.agent
-        return Loaded(replace(self._settings, module_config=agent.config), agent.module.sha256)
+        return Loaded(replace(agent.settings, module_config=agent.config), agent.module.sha256)
 
     def entries(self, since: int) -> bytes:
         """The last events as they are kept, those behind this number."""
@@ -85,7 +86,8 @@ class Status:
 
     def samples(self) -> Samples:
         """What adds up over the processes of an agent."""
-        return {**self._counted(), **self._at_present(), **usage.samples()}
+        reloads = self._reloads.samples() if self._reloads else {}
+        return {**self._counted(), **reloads, **self._at_present(), **usage.samples()}
 
     def _counted(self) -> Samples:
         counts = self._serving.agent.counts
@@ -123,10 +125,10 @@ class Status:
         )
         return {
             series("events_pending"): agent.pending,
-            series("events_pending_limit"): self._settings.queue_limit,
+            series("events_pending_limit"): agent.settings.queue_limit,
             series("instances"): live_stores(),
             series("guest_memory_bytes"): agent.guest_memory_bytes,
-            series("guest_memory_limit_bytes"): live_stores() * self._settings.memory_limit * MIB,
+            series("guest_memory_limit_bytes"): live_stores() * agent.settings.memory_limit * MIB,
             series("module_degraded"): int(agent.health != "healthy"),
             series("module_unhealthy"): int(agent.health == "unhealthy"),
             **{

@@ -7,6 +7,7 @@ with an engine hangs when it compiles.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import socket
 from collections.abc import Iterable
@@ -18,42 +19,55 @@ import structlog
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.guest import sections
+from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import admin, channel, events, handover, systemd, upgrade, usage
+from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.process import Process
+from sentinel_wasm.server.reload import Reloader, Reloads
 from sentinel_wasm.server.sockets import Sockets, open_sockets
 from sentinel_wasm.server.trial import Loaded
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.server.watch import Files
+from sentinel_wasm.settings import Settings, Source, Wanted
 
 _log = structlog.stdlib.get_logger("supervisor")
 
 _END_S = 8.0  # workers drain for 5 s at most
 _SOON_S = 20.0  # what dies again so soon after it was to start waits longer each time
 _PAUSE_S, _PAUSE_MOST_S = 1.0, 30.0
+_RELOAD_S = 30.0  # instances start within 10 s
 _REPORT_S = 1.0  # a worker that is busy for longer is counted as it was
 
 
-def run(settings: Settings, *, header_names_given: bool) -> None:
-    """Serve until SIGTERM or SIGINT. Raises UserError where a worker or the socket cannot be made.
-
-    `header_names_given`: as in `server.run`.
+def run(wanted: Wanted, source: Source) -> None:
+    """Serve until SIGTERM or SIGINT; `source` is where `wanted` came from. Raises UserError where a worker or
+    the socket cannot be made.
     """
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until it means something, it is not to kill
+    # Until they mean something, they are not to kill.
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     # Not uvloop: a few connections a second need none.
-    asyncio.run(_supervise(settings, header_names_given=header_names_given))
+    asyncio.run(_supervise(wanted, source))
     _log.info("stopped")
 
 
-async def _supervise(settings: Settings, *, header_names_given: bool) -> None:
-    supervisor = Supervisor(settings, header_names_given=header_names_given)
+async def _supervise(wanted: Wanted, source: Source) -> None:
+    settings = wanted.settings
+    files = Files(source.file, settings.module)
+    wasm = sections.read(settings.module, settings.max_module_size * MIB)
+    supervisor = Supervisor(wanted, wasm)
+    reloader = Reloader(wanted, source, files, hashlib.sha256(wasm).hexdigest(), supervisor.reload)
+    supervisor.reloads = reloader.reloads
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.toggle_debug)
     try:
         if await supervisor.start():
-            await _listen(settings, supervisor)
+            async with reloader.running():
+                await _listen(settings, supervisor)
     finally:
         await supervisor.end()
 
@@ -108,10 +122,11 @@ class Accepting:
 class Supervisor:
     """The workers, and the connections that none of them has. Made on the event loop that runs it."""
 
-    def __init__(self, settings: Settings, *, header_names_given: bool) -> None:
+    def __init__(self, wanted: Wanted, wasm: bytes) -> None:
         self.stopped = asyncio.Event()
-        self._settings = settings
-        self._header_names_given = header_names_given
+        self.reloads = Reloads()
+        self._settings = wanted.settings
+        self._wanted, self._wasm = wanted, wasm  # what workers start with
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Process] = {}
         self._held: list[Carried] = []
@@ -156,6 +171,24 @@ class Supervisor:
             _log.error("worker does not end: killed", worker=worker.number, pid=worker.pid)
             worker.kill()
 
+    async def reload(self, wanted: Wanted, checked: Checked) -> None:
+        """All workers at once, and those that start later. Raises UserError where one keeps what it has."""
+        old = self._wanted, self._wasm
+        self._wanted, self._wasm = wanted, checked.wasm
+        workers = list(self._workers.values())
+        reasons = await asyncio.gather(*(worker.reload(wanted, checked, _RELOAD_S) for worker in workers))
+        failed = [
+            f"worker {worker.number}: {reason}"
+            for worker, reason in zip(workers, reasons, strict=True)
+            if reason
+        ]
+        if failed and len(failed) == len(workers):
+            self._wanted, self._wasm = old
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(workers)} workers keep what they have: " + "; ".join(failed)
+            )
+
     # What the admin endpoint says
 
     async def metrics(self) -> bytes:
@@ -166,7 +199,7 @@ class Supervisor:
         await asyncio.gather(*(worker.ask(_REPORT_S) for worker in self._ready))
         counted = [self._ended, *(worker.samples for worker in self._workers.values()), usage.samples()]
         of_workers = metrics.workers(self._settings.workers, alive=len(self._ready), died=self._died)
-        return {**metrics.total(counted), **of_workers, **usage.start()}
+        return {**metrics.total(counted), **of_workers, **self.reloads.samples(), **usage.start()}
 
     async def status(self) -> dict[str, Any]:
         samples, _ = await asyncio.gather(self._samples(), self._look())
@@ -280,7 +313,7 @@ class Supervisor:
         if self._is_ending:
             return
         try:
-            worker = Process(channel.Start(number, self._settings, self._header_names_given, logs.is_debug()))
+            worker = Process(channel.Start(number, self._wanted, self._wasm, logs.is_debug()))
         except OSError as error:
             self._replace(number, f"no process can be made: {error.strerror}")
             return

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import pickle
-import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import orjson
-import structlog
 
+from sentinel_wasm.errors import UserError
+from sentinel_wasm.server import child
 from sentinel_wasm.settings import Settings
 
 MOST_BYTES = 65_536  # of a request's JSON
 _MOST_HEADERS = 256
 _PATIENCE_S = 5.0
-
-_log = structlog.stdlib.get_logger("trial")
-
-# As a worker's (server.process).
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[1:]; from sentinel_wasm.server.trial_process import main; main()"
-)
+_TRY = "sentinel_wasm.server.trial_process:tried"
 
 
 class Loaded(NamedTuple):
@@ -64,33 +55,12 @@ class Trials:
             raise BusyError
         self._busy = True
         try:
-            # The thread waits and does nothing else.
-            return await asyncio.to_thread(_run, pickle.dumps((loaded, wanted)))
+            came_of_it = await child.ask(_TRY, (loaded, wanted), patience_s=_PATIENCE_S)
+        except UserError as error:
+            came_of_it = {"error": str(error)}
         finally:
             self._busy = False
-
-
-def _run(order: bytes) -> bytes:
-    try:
-        done = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _PROGRAM, *sys.path],
-            input=order,
-            capture_output=True,
-            timeout=_PATIENCE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return _failed(f"it took over {_PATIENCE_S:.0f} s and was ended; the agent is not concerned")
-    except OSError as error:
-        return _failed(f"no process can be made: {error.strerror}")
-    if done.returncode:
-        _log.error("trial ended", status=done.returncode, said=done.stderr[-2000:].decode(errors="replace"))
-        return _failed(f"its process ended with status {done.returncode}; the agent's log says more")
-    return done.stdout
-
-
-def _failed(reason: str) -> bytes:
-    return orjson.dumps({"error": reason})
+        return orjson.dumps(came_of_it)
 
 
 def read_wanted(body: bytes) -> Wanted:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,40 +22,29 @@ from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.trial import Loaded, Wanted
 
-_NICE = 19
 _ID = "trial"
 _SHOWN = 16_384  # characters of an answer
 
 Step = dict[str, Any]
 
 
-def main() -> None:
-    """Read the order from stdin, write what came of it to stdout: docs/page.md has its shape."""
-    os.nice(_NICE)
-    # Where memory runs out, this process goes first.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
-    # From the agent that started this process, which nobody else can write to.
-    loaded, wanted = pickle.load(sys.stdin.buffer)  # noqa: S301
-    sys.stdout.buffer.write(orjson.dumps(_tried(loaded, wanted)))
-
-
-def _tried(loaded: Loaded, wanted: Wanted) -> dict[str, Any]:
+def tried(order: tuple[Loaded, Wanted]) -> dict[str, Any]:
+    """What came of it, in the shape that docs/page.md has. Raises UserError."""
+    loaded, wanted = order
     lines = _collect_output()
     settings = replace(loaded.settings, pool_size=1, dispatch="inline", admin=None, verbose=False)
-    try:
-        engine = make_engine(2, settings.memory_limit * MIB)
-        module = Module.load(
-            engine, settings.module, settings.max_module_size * MIB, Cache(settings.cache_dir)
+    module = Module.load(
+        make_engine(2, settings.memory_limit * MIB),
+        settings.module,
+        settings.max_module_size * MIB,
+        Cache(settings.cache_dir),
+    )
+    if module.sha256 != loaded.sha256:
+        raise UserError(
+            f"{settings.module} has changed since the agent loaded it: there it is {loaded.sha256[:12]}, now"
+            f" {module.sha256[:12]}"
         )
-        if module.sha256 != loaded.sha256:
-            return {
-                "error": f"{settings.module} has changed since the agent loaded it: there it is"
-                f" {loaded.sha256[:12]}, now {module.sha256[:12]}"
-            }
-        agent = Agent(settings, module)
-    except UserError as error:
-        return {"error": str(error)}
+    agent = Agent(settings, module)
     try:
         started = _taken(lines)
         return {"started": started, "steps": list(_steps(agent, wanted, lines))}

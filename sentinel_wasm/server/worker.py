@@ -21,7 +21,7 @@ def main(orders_fd: int, reports_fd: int) -> None:
         start = channel.receive_start(orders)
     except EOFError:
         return
-    logs.configure(start.settings.log_format, worker=start.worker)
+    logs.configure(start.wanted.settings.log_format, worker=start.worker)
 
     def give_up(reason: str) -> None:
         with contextlib.suppress(OSError):

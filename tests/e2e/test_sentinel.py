@@ -7,6 +7,8 @@ import time
 import pytest
 
 from ..conftest import BuildWat
+from ..scraping import LOCAL, Scraped
+from ..test_workers import until
 from .conftest import StartStack
 from .modules import SLOW_OR_DENIES
 from .proxy import SENTINEL, TIMEOUT, RunningProxy
@@ -21,6 +23,23 @@ def test_configure_is_accepted(start_stack: StartStack) -> None:
     stack = start_stack(SENTINEL)
     stack.agent.wait_for_log("configured by the proxy")
     assert "Agent accepted configuration" in stack.proxy.log
+
+
+def test_options_of_the_config_block_hold(start_stack: StartStack) -> None:
+    options = 'pool-size 2; fail-open #true; mode "strict"'
+    stack = start_stack(SENTINEL, *LOCAL, changes={'mode "strict"': options})
+    stack.agent.wait_for_log("configured by the proxy")
+    assert "Agent accepted configuration" in stack.proxy.log
+    until(lambda: Scraped(stack.agent).value("instances") == 2)
+    assert stack.proxy.get("/").status == 200
+
+
+def test_a_bad_option_in_the_config_block_is_rejected(start_stack: StartStack) -> None:
+    stack = start_stack(SENTINEL, *LOCAL, changes={'mode "strict"': 'pool-size "many"'})
+    reason = "pool-size in the proxy's config block is 'many', expected a whole number from 1 to 256"
+    assert reason in stack.agent.wait_for_log("configuration rejected")
+    assert Scraped(stack.agent).value("instances") == 4
+    assert stack.proxy.get("/").status == 200
 
 
 def test_response_events_never_come(start_stack: StartStack) -> None:

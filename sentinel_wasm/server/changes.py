@@ -1,0 +1,235 @@
+"""How the agent of one process is exchanged for another: at a reload, and when a proxy configures it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import structlog
+
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.errors import ModuleError, ModuleLoadError
+from sentinel_wasm.guest import abi
+from sentinel_wasm.guest.artefact import Artefact
+from sentinel_wasm.guest.crew import GRACE_NS
+from sentinel_wasm.guest.engine import Engine, engine_for
+from sentinel_wasm.guest.limits import START_MS
+from sentinel_wasm.guest.module import Module
+from sentinel_wasm.guest.pool import LATER, Answered, Configured
+from sentinel_wasm.protocol.events import Configure
+from sentinel_wasm.server.block import Block, parse
+from sentinel_wasm.server.compiling import Checked
+from sentinel_wasm.server.serving import Serving
+from sentinel_wasm.settings import Settings, Wanted
+
+_log = structlog.stdlib.get_logger("server")
+
+_MS_NS = 1_000_000
+_LOOK_S = 0.01  # how often one looks whether an agent has answered all it has
+
+
+class Changes:
+    """Made on the event loop that serves. Each agent has its module and its engine to itself.
+
+    What the last Configure said holds over the settings, whatever is reloaded. A new agent is made in
+    another thread, nearly all of it without the GIL; events that the old one has are answered by it.
+    """
+
+    def __init__(self, serving: Serving, settings: Settings) -> None:
+        """`settings` are those of the agent that serves, which this attaches to the loop."""
+        self._serving = serving
+        self._settings = settings
+        self._block = Block()
+        self._holds = settings  # with what the block says
+        self._configuring = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attach(serving.agent)
+
+    async def adopt(self, wanted: Wanted, checked: Checked, *, warns: bool = True) -> None:
+        """Have an agent with these settings answer, by this module. Raises ModuleLoadError; then the old one
+        goes on. `warns`: as for `run.started_agent`.
+        """
+        settings = wanted.settings
+        artefact = Artefact(checked.artefact, from_cache=checked.from_cache)
+
+        def load(engine: Engine) -> Module:
+            return Module(engine, checked.wasm, str(settings.module), artefact)
+
+        while True:
+            block = self._block
+            agent = await self._make(block.over(settings), load)
+            if block == self._block:
+                break
+            await self._free(agent)  # the proxy has said something else meanwhile
+        self._exchange(agent, settings, block)
+        if warns:
+            warn(settings, agent.module, header_names_given=wanted.header_names_given)
+
+    def with_block(self, settings: Settings) -> Settings:
+        """With what the proxy's block says over them."""
+        return self._block.over(settings)
+
+    def configure(self, event: Configure, deadline_ns: int, answered: Answered) -> Configured:
+        """Apply a proxy's block, as `agent.Configure`. Raises EventError where it cannot be passed on."""
+        try:
+            block = parse(event.config)
+        except ModuleError as error:
+            return error
+        if not self._configuring.locked() and block.over(self._settings) == self._holds:
+            self._block = block
+            return None
+        self._begin(self._answer(event, block, deadline_ns, answered))
+        return LATER
+
+    async def end(self) -> None:
+        """After the last event: free what is left."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._serving.agent.detach()
+        await self._free(self._serving.agent)
+
+    # Configure
+
+    async def _answer(self, event: Configure, block: Block, deadline_ns: int, answered: Answered) -> None:
+        """Within the deadline, whatever becomes of it; what is not done by then is not done at all."""
+        applying = self._loop.create_task(self._apply(block, deadline_ns))
+        left_ns = deadline_ns + 2 * GRACE_NS - time.monotonic_ns()
+        done, _ = await asyncio.wait({applying}, timeout=max(left_ns, 0) / 1e9)
+        error = applying.result() if done else _too_late()
+        if error is None:
+            self._serving.agent.configured = event  # which need not be the agent that answers
+        answered(error)
+        await applying
+
+    async def _apply(self, block: Block, deadline_ns: int) -> ModuleError | None:
+        """One block after another: of proxies that disagree, the last one wins."""
+        async with self._configuring:
+            try:
+                while True:
+                    agent, settings = self._serving.agent, block.over(self._settings)
+                    if replace(settings, module_config=self._holds.module_config) == self._holds:
+                        await self._tell_module(agent, settings.module_config, deadline_ns)
+                        if self._serving.agent is agent:
+                            self._block, self._holds = block, settings
+                            return None
+                        continue  # reloaded meanwhile
+                    start_ms = (deadline_ns - time.monotonic_ns()) // _MS_NS
+                    if start_ms <= 0:
+                        return _too_late()
+                    new = await self._make(settings, agent.module.on, start_ms)
+                    is_late = time.monotonic_ns() >= deadline_ns
+                    if not is_late and self._serving.agent is agent:
+                        self._exchange(new, self._settings, block)
+                        return None
+                    await self._free(new)
+                    if is_late:
+                        return _too_late()
+            except ModuleLoadError as error:
+                why = error.__cause__
+                return why if isinstance(why, ModuleError) else ModuleError(str(error), "refused")
+            except ModuleError as error:
+                return error
+            except Exception as defect:
+                _log.error("internal error, please report it", exc_info=defect)
+                return ModuleError(f"internal error: {type(defect).__name__}")
+
+    async def _tell_module(self, agent: Agent, config: str | None, deadline_ns: int) -> None:
+        """The agent stays, only its module gets something else. Raises ModuleError."""
+        answer: asyncio.Future[ModuleError | None] = self._loop.create_future()
+        given = Configure("", None if config is None else orjson.loads(config))
+        outcome = agent.configure_module(given, deadline_ns, answer.set_result)
+        if outcome is LATER:
+            outcome = await answer
+        if outcome is not None:
+            raise outcome
+
+    # Agents
+
+    def _attach(self, agent: Agent) -> None:
+        agent.attach(self._loop, self._serving.tell_health, self.configure)
+
+    async def _make(
+        self, settings: Settings, load: Callable[[Engine], Module], start_ms: int = START_MS
+    ) -> Agent:
+        """Raises ModuleLoadError."""
+        counts = self._serving.agent.counts
+
+        def make() -> Agent:
+            engine = engine_for(settings)
+            try:
+                module = load(engine)
+            except BaseException:
+                engine.end()
+                raise
+            try:
+                return Agent(settings, module, counts, start_ms)
+            except BaseException:
+                module.close()
+                raise
+
+        making = self._loop.run_in_executor(None, make)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ModuleLoadError):
+                await self._free(await making)
+            raise
+
+    def _exchange(self, agent: Agent, settings: Settings, block: Block) -> None:
+        """From the next event on."""
+        self._attach(agent)
+        old = self._serving.exchange(agent)
+        self._settings, self._block, self._holds = settings, block, block.over(settings)
+        self._begin(self._retire(old))
+
+    async def _retire(self, agent: Agent) -> None:
+        """Free it when its events are answered, and nobody makes another of it."""
+        async with self._configuring:
+            pass
+        while agent.pending:
+            await asyncio.sleep(_LOOK_S)
+        agent.detach()
+        await self._free(agent)
+
+    async def _free(self, agent: Agent) -> None:
+        def free() -> None:
+            agent.close()
+            agent.module.close()
+
+        await self._loop.run_in_executor(None, free)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _too_late() -> ModuleError:
+    return ModuleError("there was no time left to apply it; the event's time is --timeout-ms", "deadline")
+
+
+def hook_names(module: Module) -> list[str]:
+    return [name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there]
+
+
+def warn(settings: Settings, module: Module, *, header_names_given: bool) -> None:
+    """Say in the log what about a module seems wrong."""
+    if module.looks_up_lower_case and not header_names_given:
+        _log.warning(
+            "the module seems to look up header names in lower case, but gets them as User-Agent;"
+            " start with --header-names lower if its rules do not match",
+            file=str(settings.module),
+            module=module.digest,
+        )
+    if settings.module_config is not None and not module.hooks[abi.ON_CONFIGURE]:
+        _log.warning(
+            "the module has no on_configure: [module.config] is not looked at",
+            file=str(settings.module),
+            module=module.digest,
+        )
