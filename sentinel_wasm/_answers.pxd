@@ -12,4 +12,4 @@ cdef enum:
 
 cdef bint write_answer(
     const char* result, size_t length, int64_t version, const Span* id, char* out,
-    size_t* written, bint* blocks) noexcept nogil
+    size_t* written, size_t* audit, bint* blocks) noexcept nogil

@@ -48,6 +48,7 @@ def answer(bytes result not None, int version, str correlation_id=None) -> bytes
     cdef Span id
     cdef Span* named_id = NULL
     cdef size_t written = 0
+    cdef size_t audit
     cdef bint blocks
     cdef bytes ascii_id
     cdef bytes out
@@ -63,18 +64,19 @@ def answer(bytes result not None, int version, str correlation_id=None) -> bytes
         + (<Py_ssize_t>id.length if named_id != NULL else 0))
     if not write_answer(
             PyBytes_AS_STRING(result), <size_t>PyBytes_GET_SIZE(result), version, named_id,
-            PyBytes_AS_STRING(out), &written, &blocks):
+            PyBytes_AS_STRING(out), &written, &audit, &blocks):
         return None
     return out[:<Py_ssize_t>written]
 
 
 cdef bint write_answer(
         const char* result, size_t length, int64_t version, const Span* id, char* out,
-        size_t* written, bint* blocks) noexcept nogil:
+        size_t* written, size_t* audit, bint* blocks) noexcept nogil:
     """Write the answer of a result of at most MOST_RESULT bytes; False where Python must.
 
     `out` has room for MOST_ANSWER_RATIO times the result, the id, and ANSWER_FRAME. `id` is text that stands
-    in JSON as it is, NULL: without one. `version` is 1 or 2. `blocks`: the decision is no allow.
+    in JSON as it is, NULL: without one. `version` is 1 or 2. `audit` is where that member begins, the last one.
+    `blocks`: the decision is no allow.
     """
     cdef Fields fields
     cdef Cursor c
@@ -104,8 +106,9 @@ cdef bint write_answer(
     o = compact(o, &fields.routing_metadata, b"{}")
     o = puts(o, b',"needs_more":')
     o = span_or(o, &fields.needs_more, b"false")
-    o = puts(o, b',"request_body_mutation":null,"response_body_mutation":null,"websocket_decision":null')
-    o = puts(o, b',"audit":{"tags":')
+    o = puts(o, b',"request_body_mutation":null,"response_body_mutation":null,"websocket_decision":null,')
+    audit[0] = <size_t>(o - out)
+    o = puts(o, b'"audit":{"tags":')
     o = compact(o, &fields.tags, b"[]")
     o = puts(o, b',"rule_ids":')
     o = compact(o, &fields.rule_ids, b"[]")

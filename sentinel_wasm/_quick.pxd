@@ -47,8 +47,8 @@ cdef class QuickPath:
     cdef bytes python_answer(self, outcome, int hook, const Found* found)
     cdef void record(
         self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out, size_t before,
-        int64_t decided_ns) noexcept
+        size_t audit, int64_t decided_ns) noexcept
     cdef bint write_result(
         self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
-        bint* blocks) except -1
+        size_t* audit, bint* blocks) except -1
     cdef int write(self, bytes answer, int frame_type, const Span* id, Outgoing* out) except -1

@@ -171,6 +171,7 @@ cdef class QuickPath:
         cdef int hook
         cdef bint blocks = False
         cdef size_t before = out.used
+        cdef size_t audit = 0
         cdef object result = None
         if not self.inline.open or payload.length > MOST_PAYLOAD \
                 or not self.normaliser.read(frame_type, payload, &found) \
@@ -181,7 +182,7 @@ cdef class QuickPath:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
             count_decision(self.counts, hook, DECIDED_ALLOW)
             if self.counts.recent is not None:
-                self.record(hook, False, frame_type, &found, out, before, monotonic_ns())
+                self.record(hook, False, frame_type, &found, out, before, audit, monotonic_ns())
             return True
         if self.logged_below != 0 and mixed(&found.id) < self.logged_below:
             return False
@@ -199,7 +200,7 @@ cdef class QuickPath:
         elif outcome.length == 0:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
         elif not self.write_result(
-                guest.guest.result, outcome.length, frame_type, &found, out, &blocks):
+                guest.guest.result, outcome.length, frame_type, &found, out, &audit, &blocks):
             result = PyBytes_FromStringAndSize(guest.guest.result, outcome.length)
         self.guest_ns += guest.took_ns
         self.ended_ns = guest.ended_ns
@@ -211,7 +212,7 @@ cdef class QuickPath:
             return True
         count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
         if self.counts.recent is not None:
-            self.record(hook, blocks, frame_type, &found, out, before, guest.ended_ns)
+            self.record(hook, blocks, frame_type, &found, out, before, audit, guest.ended_ns)
         if self.inline.find is not None and (blocks or hook == self.last_hook):
             self.owner.over(hook, blocks, ascii(&found.id))
         return True
@@ -231,21 +232,22 @@ cdef class QuickPath:
 
     cdef void record(
             self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out,
-            size_t before, int64_t decided_ns) noexcept:
-        """The answer that stands behind `before`, for whoever looks at single events."""
-        cdef const char* frame = out.data + before
-        cdef const char* digits = frame + (HEAD_V2 if frame_type else HEAD_V1) + STATUS_AT
+            size_t before, size_t audit, int64_t decided_ns) noexcept:
+        """The answer that begins at `before`, for whoever looks at single events; `audit` 0: it has none."""
+        cdef const char* digits = out.data + before + (HEAD_V2 if frame_type else HEAD_V1) + STATUS_AT
         cdef int status = 0
         if blocks:
             status = (digits[0] - c'0') * 100 + (digits[1] - c'0') * 10 + (digits[2] - c'0')
+        if audit == 0:
+            audit = out.used
         self.counts.recent.put(
             hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW, status, <uint32_t>found.version, &found.id,
-            frame, out.used - before, decided_ns)
+            out.data + audit, out.used - audit, decided_ns)
 
     cdef bint write_result(
             self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
-            bint* blocks) except -1:
-        """The answer to a result that needs no Python."""
+            size_t* audit, bint* blocks) except -1:
+        """The answer to a result that needs no Python; `audit` is where its audit begins in `out`."""
         cdef size_t head = HEAD_V2 if frame_type else HEAD_V1
         cdef size_t written = 0
         cdef char* o
@@ -253,9 +255,11 @@ cdef class QuickPath:
             return False
         o = room(out, head + MOST_ANSWER_RATIO * length + ANSWER_FRAME + found.id.length)
         if not write_answer(
-                result, length, found.version, &found.id if frame_type else NULL, o + head, &written, blocks):
+                result, length, found.version, &found.id if frame_type else NULL, o + head, &written, audit,
+                blocks):
             return False
         write_head(o, frame_type, written)
+        audit[0] += out.used + head
         out.used += head + written
         return True
 

@@ -8,7 +8,7 @@ from sentinel_wasm._json cimport Span
 cdef enum:
     ENTRIES = 512               # a power of two
     ID_BYTES = 64               # of a correlation id; the rest is left out
-    TAIL_BYTES = 344            # of an answer: its end, where the audit is
+    TAIL_BYTES = 344            # of an answer from its audit on: the end of that
 
 # sentinel_wasm.recent reads it.
 cdef struct Entry:
@@ -17,7 +17,7 @@ cdef struct Entry:
     int64_t took_ns             # until it was decided
     uint32_t version            # of the protocol
     uint16_t status             # 0: none
-    uint16_t tail_bytes
+    uint16_t tail_bytes         # 0: its audit has nothing in it
     uint16_t id_bytes           # how long it was
     uint8_t hook
     uint8_t decision
@@ -31,5 +31,5 @@ cdef class Recent:
     cdef public int64_t seen_ns # when the event at hand was seen; 0: nobody says
 
     cdef void put(
-        self, int hook, int decision, int status, uint32_t version, const Span* id, const char* answer,
+        self, int hook, int decision, int status, uint32_t version, const Span* id, const char* audit,
         size_t length, int64_t decided_ns) noexcept nogil

@@ -23,8 +23,9 @@ cdef class Recent:
         free(self.entries)
 
     cdef void put(
-            self, int hook, int decision, int status, uint32_t version, const Span* id, const char* answer,
+            self, int hook, int decision, int status, uint32_t version, const Span* id, const char* audit,
             size_t length, int64_t decided_ns) noexcept nogil:
+        """An event that was decided then; `audit` is its answer from there on."""
         cdef Entry* entry = &self.entries[self.count & (ENTRIES - 1)]
         cdef size_t kept = min(length, <size_t>TAIL_BYTES)
         self.count += 1
@@ -38,7 +39,7 @@ cdef class Recent:
         entry.id_bytes = <uint16_t>min(id.length, <size_t>0xffff)
         memcpy(entry.id, id.at, min(id.length, <size_t>ID_BYTES))
         entry.tail_bytes = <uint16_t>kept
-        memcpy(entry.tail, answer + length - kept, kept)
+        memcpy(entry.tail, audit + length - kept, kept)
 
     def add(
             self, int hook, int decision, int status, int64_t version, str correlation_id not None,
@@ -46,6 +47,8 @@ cdef class Recent:
         """An event that is decided now; `answer` is its AgentResponse."""
         cdef Span id
         cdef Py_ssize_t length
+        # From there on there is no header.
+        cdef Py_ssize_t audit = max(answer.rfind(b'"audit":{'), 0)
         try:
             id.at = PyUnicode_AsUTF8AndSize(correlation_id, &length)
         except UnicodeEncodeError:  # half a surrogate pair, as JSON may have it
@@ -53,8 +56,8 @@ cdef class Recent:
             return
         id.length = <size_t>length
         self.put(
-            hook, decision, status, <uint32_t>version, &id, PyBytes_AS_STRING(answer),
-            <size_t>PyBytes_GET_SIZE(answer), monotonic_ns())
+            hook, decision, status, <uint32_t>version, &id, PyBytes_AS_STRING(answer) + audit,
+            <size_t>(PyBytes_GET_SIZE(answer) - audit), monotonic_ns())
 
     def since(self, uint64_t number) -> bytes:
         """The entries of the events behind this number that are still here, the oldest first.

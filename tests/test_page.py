@@ -27,7 +27,7 @@ from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, agents
 from .guest import wat
 from .scraping import LOCAL, address
 from .test_admin import Said, answer_to, exchange, get, served
-from .test_metrics import obedient
+from .test_metrics import on
 from .test_workers import pid_of
 
 pytestmark = pytest.mark.parallel
@@ -283,11 +283,19 @@ def test_a_body_and_a_response_follow_where_they_are_given(running: RunningAgent
     assert len(tried(running, uri="/../x", body="a", status=200)["steps"]) == 1
 
 
-def test_what_a_module_says_fails_or_sets_is_shown_but_no_credential(
+def test_what_a_module_sets_logs_and_fails_by_is_shown_but_no_credential(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
-    agent = start_agent(build_wat(wat.module(wat.says(SECRETS))), *LOCAL)
-    (step,) = tried(agent, headers=[["Cookie", "s3cret"]])["steps"]
+    log = f"(call $log (i32.const 3) (i32.const {wat.OUT}) (i32.const 5))"
+    text = wat.module(
+        wat.data(wat.OUT, b"<b>hi"),
+        wat.data(wat.RESULT, SECRETS.encode()),
+        wat.hook(on("TRAP", "unreachable") + on("LOG", log) + wat.returns(wat.RESULT, len(SECRETS))),
+        imports='(import "sentinel" "log" (func $log (param i32 i32 i32)))',
+    )
+    agent = start_agent(build_wat(text), *LOCAL, "--fail-open")
+    (step,) = tried(agent, method="LOG", headers=[["Cookie", "s3cret"]])["steps"]
+    assert step["log"] == ["warning log: <b>hi"]
     answer = orjson.loads(step["answer"])
     assert answer["request_headers"] == [
         {"set": {"name": "Authorization", "value": MASK}},
@@ -296,16 +304,7 @@ def test_what_a_module_says_fails_or_sets_is_shown_but_no_credential(
     assert answer["response_headers"] == [{"set": {"name": "Set-Cookie", "value": MASK}}]
     assert answer["routing_metadata"] == {"api-key": MASK, "to": "b"}
     assert "s3cret" not in step["answer"]
-    with agent.v2() as client:
-        client.ask(
-            EventKind.REQUEST_HEADERS, request_headers("id-1", headers={"authorization": ["Bearer s3cret"]})
-        )
-    assert "s3cret" not in repr(asked(agent, "/events"))
-    assert "s3cret" not in repr(asked(agent, "/status.json"))
-
-
-def test_a_failure_is_said_and_ends_the_trial(start_agent: StartAgent, build_wat: BuildWat) -> None:
-    agent = start_agent(build_wat(obedient()), *LOCAL, "--fail-open")
+    # A failure ends the trial.
     (step,) = tried(agent, method="TRAP", status=200)["steps"]
     assert (step["decision"], step["has_failed"], step["tags"]) == (
         "allow",
@@ -313,32 +312,17 @@ def test_a_failure_is_said_and_ends_the_trial(start_agent: StartAgent, build_wat
         ["wasm-error", "fail-open"],
     )
     assert "unreachable" in step["reasons"][0]
+    with agent.v2() as client:
+        event = request_headers("id-1", headers={"authorization": ["Bearer s3cret"]})
+        client.ask(EventKind.REQUEST_HEADERS, event)
+    assert "s3cret" not in repr(asked(agent, "/events"))
+    assert "s3cret" not in repr(asked(agent, "/status.json"))
 
 
-def test_what_the_module_logs_is_shown(start_agent: StartAgent, build_wat: BuildWat) -> None:
-    logs = f"(call $log (i32.const 3) (i32.const {wat.RESULT}) (i32.const 5)) (i64.const 0)"
-    text = wat.module(
-        wat.data(wat.RESULT, b"<b>hi"),
-        wat.hook(logs),
-        imports='(import "sentinel" "log" (func $log (param i32 i32 i32)))',
-    )
-    (step,) = tried(start_agent(build_wat(text), *LOCAL))["steps"]
-    assert step["log"] == ["warning log: <b>hi"]
-
-
-def test_the_module_that_runs_is_the_one_that_is_tried(start_agent: StartAgent, build_wat: BuildWat) -> None:
-    wasm = build_wat(wat.module(wat.says(SECRETS)))
-    agent = start_agent(wasm, *LOCAL)
-    wasm.write_bytes(C_EXAMPLE.read_bytes())
-    assert "has changed since the agent loaded it" in tried(agent)["error"]
-    wasm.unlink()
-    assert "cannot read the module" in tried(agent)["error"]
-
-
-def test_the_configuration_that_holds_is_the_one_that_is_tried(
+def test_the_module_and_the_configuration_that_run_are_tried(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
-    """The hook allows nothing until a configuration of over 20 bytes has come."""
+    """The hook blocks until a configuration of over 20 bytes has come."""
     long = "(global.set $long (i32.gt_u (local.get $n) (i32.const 20))) (i64.const 0)"
     text = wat.module(
         "(global $long (mut i32) (i32.const 0))",
@@ -346,11 +330,14 @@ def test_the_configuration_that_holds_is_the_one_that_is_tried(
         wat.hook(long, "on_configure"),
         wat.hook(f"(if (global.get $long) (then (return (i64.const 0)))) {wat.returns(wat.RESULT, 20)}"),
     )
-    agent = start_agent(build_wat(text), *LOCAL)
+    wasm = build_wat(text)
+    agent = start_agent(wasm, *LOCAL)
     assert tried(agent)["steps"][0]["decision"] == "block"
     with agent.v2() as client:
         client.ask(EventKind.CONFIGURE, {"correlation_id": "c", "config": {"a": "b" * 20}})
     assert tried(agent)["steps"][0]["decision"] == "allow"
+    wasm.write_bytes(C_EXAMPLE.read_bytes())
+    assert "has changed since the agent loaded it" in tried(agent)["error"]
 
 
 def test_one_request_at_a_time_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,14 +411,10 @@ def test_with_workers_the_page_has_the_events_of_all(start_agent: StartAgent) ->
         assert status["errors"]["event"]["correlation_id"] == "broken-1"
         assert status["metrics"]['sentinel_wasm_events_total{hook="on_request_headers"}'] == 581
     assert tried(agent, uri="/../x")["steps"][0]["decision"] == "block"
-
-
-def test_a_worker_that_does_not_answer_costs_a_second(start_agent: StartAgent) -> None:
-    agent = start_agent(C_EXAMPLE, *LOCAL, "--workers", "2")
-    assert asked(agent, "/events") == {"events": [], "last": 0}
+    # One that does not answer costs a second.
     stopped = pid_of(agent, 1)
+    os.kill(stopped, signal.SIGSTOP)
     try:
-        os.kill(stopped, signal.SIGSTOP)
         began = time.monotonic()
         assert len(asked(agent, "/status.json")["workers"]) == 2
         assert time.monotonic() - began < 5

@@ -56,7 +56,7 @@ def read(entries: bytes) -> Iterator[Event]:
             "tags": audit.get("tags", []),
             "rule_ids": audit.get("rule_ids", []),
             "reasons": audit.get("reason_codes", []),
-            "is_cut": not audit,
+            "is_cut": tail_bytes > 0 and not audit,
         }
 
 
