@@ -75,8 +75,8 @@ cdef bint write_answer(
     """Write the answer of a result of at most MOST_RESULT bytes; False where Python must.
 
     `out` has room for MOST_ANSWER_RATIO times the result, the id, and ANSWER_FRAME. `id` is text that stands
-    in JSON as it is, NULL: without one. `version` is 1 or 2. `audit` is where that member begins, the last one.
-    `blocks`: the decision is no allow.
+    in JSON as it is, NULL: without one. `version` is 1 or 2. `audit` is where the last member
+    begins. `blocks`: the decision is no allow.
     """
     cdef Fields fields
     cdef Cursor c

@@ -226,7 +226,8 @@ cdef class QuickPath:
                 count_decision(self.counts, hook, kept[0].verdict.number)
                 if self.counts.recent is not None:
                     self.counts.recent.add(
-                        hook, kept[0].verdict.number, kept[0].status, found.version, ascii(&found.id), kept[1])
+                        hook, kept[0].verdict.number, kept[0].status, found.version, ascii(&found.id),
+                        kept[1])
                 return kept[1]
         return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome)
 

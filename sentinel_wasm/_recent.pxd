@@ -28,7 +28,7 @@ cdef struct Entry:
 cdef class Recent:
     cdef Entry* entries
     cdef uint64_t count
-    cdef public int64_t seen_ns # when the event at hand was seen; 0: nobody says
+    cdef public int64_t seen_ns     # when the event at hand was seen; 0: nobody says
 
     cdef void put(
         self, int hook, int decision, int status, uint32_t version, const Span* id, const char* audit,

@@ -189,10 +189,8 @@ def test_events_are_searched_and_filtered(page: Page, agent: RunningAgent) -> No
 
 
 def test_it_stops_while_paused_or_hidden(page: Page, agent: RunningAgent) -> None:
-    page.run(
-        "const ask = fetch; window.asked = 0;"
-        "window.fetch = (...what) => { asked += 1; return ask(...what); }"
-    )
+    counting = "window.fetch = (...what) => { asked += 1; return ask(...what); }"
+    page.run(f"const ask = fetch; window.asked = 0; {counting}")
     for stop, go_on in (
         ("document.getElementById('pause').click()", "document.getElementById('pause').click()"),
         (hidden("true"), hidden("false")),
