@@ -32,7 +32,7 @@ tests() {
 status=0
 tests -m "not e2e" -k "not test_the_source_builds and not address_space" \
     --ignore tests/hostile --ignore tests/soak --ignore tests/load --ignore tests/test_workers.py \
-    --ignore tests/test_prometheus.py --ignore tests/test_wheel.py --ignore tests/test_benchmarks.py --ignore tests/test_gate.py \
+    --ignore tests/test_prometheus.py --ignore tests/test_page_loop.py --ignore tests/test_wheel.py --ignore tests/test_benchmarks.py --ignore tests/test_gate.py \
     --ignore tests/test_toml.py --ignore tests/test_configuration.py --ignore tests/guest/test_result_mapping.py \
     --ignore tests/test_page.py --ignore tests/test_page_browser.py "$@" || status=$?
 if [ "$status" = 1 ]; then
