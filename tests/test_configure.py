@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from sentinel_wasm.server.block import Block, parse
 from sentinel_wasm.settings import Settings
 
 from .conftest import StartAgent
-from .reloading import built, put, reload, tagging, tags
+from .reloading import TRAPS_ON_EVENTS, built, next_result, put, reload, tagging, tags
 from .scraping import LOCAL, Scraped
 from .test_module_config import LOG, SAYS, file_for, said
 from .test_workers import until
+from .upgrading import Upgrading
 from .wat import module
 
 pytestmark = pytest.mark.parallel
@@ -208,3 +211,23 @@ def test_a_block_that_cannot_be_applied_in_time_is_rejected_in_time(
         assert tags(client) == ["first"]
     until(lambda: Scraped(agent).value("instances") == 4)
     assert "internal error" not in agent.log
+
+
+def test_the_last_block_holds_after_an_upgrade_which_may_reload(
+    start_agent: StartAgent, tmp_path: Path
+) -> None:
+    wasm = tmp_path / "filter.wasm"
+    wasm.write_bytes(FAILING)
+    with Upgrading(start_agent(wasm, *LOCAL)) as upgrading, upgrading.agent.v1() as client:
+        assert_accepted(client, {"fail-open": True, "b": 2})
+        put(wasm, TRAPS_ON_EVENTS)
+        upgrading.upgrade()
+        assert tags(client) == ["wasm-error", "fail-open"]
+        put(wasm, tagging("first"))
+        os.kill(upgrading.pid, signal.SIGHUP)
+        assert next_result(upgrading.agent, 0)["event"] == "reloaded"
+        assert tags(client) == ["first"]
+        put(wasm, TRAPS_ON_EVENTS)
+        os.kill(upgrading.pid, signal.SIGHUP)
+        assert next_result(upgrading.agent, 1)["event"] == "reloaded"
+        assert tags(client) == ["wasm-error", "fail-open"]

@@ -93,8 +93,8 @@ class DealtConnections:
             dealt = channel.receive_order(self._orders)
         except BlockingIOError:
             return
-        except handover.Lost as error:
-            if error.kind == channel.RELOAD:
+        except OSError as error:
+            if isinstance(error, handover.Lost) and error.kind == channel.RELOAD:
                 self._keep_old(str(error))
                 return
             _log.error("a connection was lost", reason=error.strerror)
