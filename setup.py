@@ -36,4 +36,5 @@ setup(
         ],
         compiler_directives={"language_level": 3},
     ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
 )

@@ -22,6 +22,8 @@ from .guest import wat
 from .scraping import LOCAL, address
 from .test_cli import assert_one_line, run
 
+pytestmark = pytest.mark.parallel
+
 ALLOW = wat.module(wat.says('{"decision":"allow"}'))
 HOST = b"Host: localhost:9\r\n"
 

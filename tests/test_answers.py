@@ -18,7 +18,7 @@ from sentinel_wasm.protocol import answers
 
 pytestmark = pytest.mark.parallel
 
-EXAMPLES = 5_000
+EXAMPLES = 2_000
 MUTATIONS = 50_000
 
 plain = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -57,11 +58,26 @@ async def configured(changes: Changes, config: object) -> ModuleError | None:
     return outcome
 
 
+_others = [0, 0]
+
+
+@pytest.fixture(autouse=True)
+def _count_others() -> None:
+    """Tests of other files may have left instances and threads in this process."""
+    gc.collect()
+    _others[:] = live_stores(), live_threads()
+
+
+def live() -> tuple[int, int]:
+    """Instances and threads of this test."""
+    return live_stores() - _others[0], live_threads() - _others[1]
+
+
 async def settled(instances: int) -> None:
     """Agents that were exchanged are freed, with their threads and instances."""
     end = time.monotonic() + 10
-    while live_stores() != instances or live_threads() != instances:
-        assert time.monotonic() < end, (live_stores(), live_threads())
+    while live() != (instances, instances):
+        assert time.monotonic() < end, live()
         await asyncio.sleep(0.005)
 
 
@@ -82,9 +98,9 @@ def test_a_reload_and_a_configuration_at_once_both_hold(lead_ms: int, reload_fir
         assert serving.agent.module.sha256 == Module(engine_for(SETTINGS), SECOND, "").sha256
         await settled(2)
         await changes.end()
-        assert (live_stores(), live_threads()) == (0, 0)
+        assert live() == (0, 0)
 
-    assert (live_stores(), live_threads()) == (0, 0)
+    assert live() == (0, 0)
     uvloop.run(run())
 
 
@@ -112,6 +128,6 @@ def test_an_agent_that_is_being_made_when_all_ends_is_freed() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await reload
         await changes.end()
-        assert (live_stores(), live_threads()) == (0, 0)
+        assert live() == (0, 0)
 
     uvloop.run(run())

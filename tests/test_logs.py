@@ -35,6 +35,8 @@ from .guest import wat
 from .scraping import LOCAL, Scraped
 from .test_workers import children, pid_of, starts_of, until
 
+pytestmark = pytest.mark.parallel
+
 # Clears the screen and writes a line of its own into the log.
 FORGERY = b"\x1b[2J\x1b[31mforged"
 ALLOW = wat.module(wat.says('{"decision":"allow","tags":["a"],"rule_ids":["r-1"]}'))

@@ -26,6 +26,8 @@ from .scraping import LOCAL, Scraped, address, get
 from .test_cli import run
 from .test_workers import pid_of, starts_of, until
 
+pytestmark = pytest.mark.parallel
+
 HISTOGRAMS = ("event_duration_seconds", "guest_call_duration_seconds", "queue_wait_seconds")
 FOREVER = "(loop $l (br $l))"
 RESULTS = {

@@ -19,6 +19,8 @@ from .service_manager import ServiceManager
 from .test_workers import has_ended, until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, asked, frame_v1, frame_v2, is_blocked
 
+pytestmark = pytest.mark.parallel
+
 C_EXAMPLE = EXAMPLES / "c" / "security.wasm"
 
 

@@ -39,6 +39,8 @@ from .test_workers import until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, Stream, Upgrading, asked, frame_v1, frame_v2, is_blocked, lines
 from .wat import quoted
 
+pytestmark = pytest.mark.parallel
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 

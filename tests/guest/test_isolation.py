@@ -25,6 +25,8 @@ from ..conftest import BuildWat, StartAgent
 from . import wat
 from .conftest import Load
 
+pytestmark = pytest.mark.parallel
+
 LIMITS = Limits(event_ms=2000)
 DISPATCHES: list[Dispatch] = ["inline", "threads"]
 

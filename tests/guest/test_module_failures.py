@@ -17,6 +17,8 @@ from . import agent_response, wat
 from .conftest import Load
 from .wat import PAGE, RESULT, WASI, returns
 
+pytestmark = pytest.mark.parallel
+
 FAILURES = {
     "trap": (wat.module(wat.hook("unreachable")), "trap: unreachable in on_request_headers"),
     "no memory": (

@@ -21,6 +21,8 @@ from . import wat
 from .conftest import Load
 from .wat import returns
 
+pytestmark = pytest.mark.parallel
+
 SIZE = 4
 LIMITS = Limits(event_ms=2000)  # a machine under load must not make an event late
 IDS = [f"request-{number}" for number in range(100)]  # enough to reach every instance

@@ -15,6 +15,8 @@ from . import agents, hogs, hostcalls, places, pointers
 from .agents import ATTEMPTS, MARGIN_MS, TIMEOUT_MS, Watched
 from .case import Runs, names
 
+pytestmark = pytest.mark.parallel
+
 RUNS = [*places.RUNS, *pointers.RUNS, *hogs.RUNS, *hostcalls.RUNS]
 
 

@@ -19,6 +19,8 @@ from .agents import Watched
 from .case import Refused, module, names
 from .refused import ENDLESS, REFUSED
 
+pytestmark = pytest.mark.parallel
+
 START_LIMIT_S = 10
 # What an agent may take to load beside many others on a busy machine.
 LOAD_S = 10
