@@ -26,7 +26,7 @@ run: setup  ## an agent on an example module, with requests played at it (MODULE
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
 test: setup  ## every test but those that need the real proxies, or the machine to themselves
-	$(BIN)/python -m pytest -m parallel --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m parallel --numprocesses 2 --dist worksteal
 	$(BIN)/python -m pytest -m "not parallel and not e2e and not load"
 
 overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
