@@ -28,8 +28,6 @@ from .conftest import Load, Start, started_instance
 from .steady import STEADY
 from .wat import INPUT, PAGE, RESULT, returns
 
-pytestmark = pytest.mark.parallel
-
 MEBIBYTE = 1 << 20
 ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
