@@ -10,7 +10,6 @@ from sentinel_wasm.decision import Decision
 from sentinel_wasm.guest import abi
 from sentinel_wasm.logs import Throttle
 
-_HOOKS = (*abi.HOOKS, "none")
 _FAILED = "module failed"
 _SAYS = {  # of errors.KINDS
     "overload": "overload: answered without the module",
@@ -39,7 +38,7 @@ class EventLog:
             self._log.warning if kind == "overload" else self._log.error,
             _SAYS.get(kind, _FAILED),
             kind=kind,
-            hook=_HOOKS[hook],
+            hook=abi.EVENT_HOOKS[hook],
             correlation_id=correlation_id,
             reason=reason,
             answered=self._fail_answer,
@@ -55,7 +54,7 @@ class EventLog:
             self._log.error,
             "configuration rejected, the old one stays",
             kind=kind,
-            hook=_HOOKS[abi.ON_CONFIGURE],
+            hook=abi.EVENT_HOOKS[abi.ON_CONFIGURE],
             correlation_id=correlation_id,
             reason=reason,
             answered="block 500",
@@ -65,7 +64,7 @@ class EventLog:
         """`seen_ns`: when the agent saw the event, of time.monotonic_ns."""
         self._log.info(
             "decided",
-            hook=_HOOKS[hook],
+            hook=abi.EVENT_HOOKS[hook],
             correlation_id=correlation_id,
             **decision.summary(),
             took_us=(time.monotonic_ns() - seen_ns) // 1000,

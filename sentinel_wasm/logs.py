@@ -92,12 +92,13 @@ def _bounded(value: object) -> object:
 def printable(_: object, __: str, event: EventDict) -> EventDict:
     """What modules and clients say must not reach a terminal as commands to it; JSON escapes by itself."""
     return {
-        name: _printable(value, "\n" if name == "exception" else "") if type(value) is str else value
+        name: escaped(value, "\n" if name == "exception" else "") if type(value) is str else value
         for name, value in event.items()
     }
 
 
-def _printable(text: str, kept: str) -> str:
+def escaped(text: str, kept: str = "") -> str:
+    """What a terminal would obey is shown as it is written in Python."""
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
@@ -122,6 +123,27 @@ def dropped_lines() -> dict[str, int]:
     return {"rate": _State.left_out, "stderr": _State.writer.dropped if _State.writer else 0}
 
 
+class InASecond:
+    """When called, has `say` called in a second, once; where no event loop runs, not at all."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self._say = say
+        self._loop: asyncio.AbstractEventLoop | None = None  # which will
+
+    def __call__(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(1, self._do)
+
+    def _do(self) -> None:
+        self._loop = None
+        self._say()
+
+
 class Throttle:
     """For lines that may come with every event: of each sort ten at once, then one a second.
 
@@ -142,7 +164,7 @@ class _Sort:
         self._at = time.monotonic()
         self._left_out = 0
         self._last: Callable[..., Any] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # which will call `_say_last`
+        self._say_later = InASecond(self._say_last)
 
     def say(self, line: Callable[..., Any]) -> None:
         self._left_out += self._last is not None
@@ -163,16 +185,3 @@ class _Sort:
         left_out, self._left_out = self._left_out, 0
         leave_out(left_out)
         line(**({"left_out": left_out} if left_out else {}))
-
-    def _say_later(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return  # with the next one
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(1, self._say_in_time)
-
-    def _say_in_time(self) -> None:
-        self._loop = None
-        self._say_last()

@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, status: int) -> NoReturn:
     """One line, in which a module's own names are shown and not obeyed."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
+    line = logs.escaped(" ".join(message.split()))
     click.echo(f"{PROGRAM}: {line if len(line) <= _SHOWN else line[:_SHOWN] + ' …'}", err=True)
     sys.exit(status)
 

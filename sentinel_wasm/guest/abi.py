@@ -40,6 +40,8 @@ HOOKS = (
     ON_CONFIGURE,
 ) = range(len(HOOKS))
 
+EVENT_HOOKS = (*HOOKS, "none")  # what events are for, as metrics and logs have it
+
 # No proxy takes so many; each would cost the agent's time, and a name is repeated for each of its values.
 _HEADER_OPS = 1024
 _HEADER_BYTES = 1024 * 1024

@@ -77,6 +77,11 @@ class Module:
         self._uses_wasi = any(item.module == imports.WASI for item in self.compiled.imports)
         self.looks_up_lower_case = sections.looks_up_lower_case(wasm)
 
+    @property
+    def hook_names(self) -> list[str]:
+        """Those that are exported."""
+        return [name for name, there in zip(abi.HOOKS, self.hooks, strict=True) if there]
+
     def plan(self) -> Plan:
         """What its instances are made from."""
         return Plan(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import struct
 import time
 
@@ -62,7 +60,7 @@ class GuestOutput:
         self._second = 0
         self._lines_left = self._bytes_left = 0
         self._lines_dropped = self._bytes_dropped = 0
-        self._loop: asyncio.AbstractEventLoop | None = None  # which will call `_say_in_time`
+        self._say_later = logs.InASecond(self._say_in_time)  # where nothing more comes
 
     def write(self, records: list[tuple[int, bytes]], bytes_dropped: int, correlation_id: str) -> None:
         self._bytes_dropped += bytes_dropped
@@ -95,16 +93,7 @@ class GuestOutput:
         self._log.warning("guest output left out", lines=self._lines_dropped, bytes=self._bytes_dropped)
         self._lines_dropped = self._bytes_dropped = 0
 
-    def _say_later(self) -> None:
-        """Where nothing more comes, a timer says it."""
-        with contextlib.suppress(RuntimeError):  # no loop: with what comes next
-            loop = asyncio.get_running_loop()
-            if self._loop is not loop:
-                self._loop = loop
-                loop.call_later(1, self._say_in_time)
-
     def _say_in_time(self) -> None:
-        self._loop = None
         self._look_at_time()
         if self._lines_dropped or self._bytes_dropped:
             self._say_dropped()

@@ -16,6 +16,7 @@ import orjson
 import structlog
 
 from sentinel_wasm.errors import SocketError
+from sentinel_wasm.logs import escaped
 from sentinel_wasm.metrics import CONTENT_TYPE
 from sentinel_wasm.server import page, trial
 from sentinel_wasm.settings import Address
@@ -279,5 +280,4 @@ def _says(status: HTTPStatus, reason: str = "") -> _Answer:
 
 def _line(reason: str) -> str:
     """One line: a reason may have a module's own words in it."""
-    words = " ".join(reason.split())[:_SHOWN]
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return escaped(" ".join(reason.split())[:_SHOWN])

@@ -214,10 +214,6 @@ def _too_late() -> ModuleError:
     return ModuleError("there was no time left to apply it; the event's time is --timeout-ms", "deadline")
 
 
-def hook_names(module: Module) -> list[str]:
-    return [name for name, there in zip(abi.HOOKS, module.hooks, strict=True) if there]
-
-
 def warn(settings: Settings, module: Module, *, header_names_given: bool) -> None:
     """Say in the log what about a module seems wrong."""
     if module.looks_up_lower_case and not header_names_given:

@@ -195,10 +195,14 @@ def long_report(kind: bytes, what: Samples | str) -> bytes:
 
 def read_long(said: bytearray) -> tuple[Any, int] | None:
     """What the report that comes first says, and how many bytes it has; None: they are not all here yet."""
+    data = _data(said)
+    return None if data is None else (json.loads(data), LONG_HEAD + len(data))
+
+
+def _data(said: bytearray) -> bytes | None:
+    """Of the report that comes first; None: it is not all here yet."""
     size = LONG_HEAD + int.from_bytes(said[1:LONG_HEAD], "little")
-    if len(said) < LONG_HEAD or len(said) < size:
-        return None
-    return json.loads(said[LONG_HEAD:size]), size
+    return None if len(said) < size else bytes(said[LONG_HEAD:size])
 
 
 def seen_report(seen: Seen) -> bytes:
@@ -209,9 +213,9 @@ def seen_report(seen: Seen) -> bytes:
 
 def read_seen(said: bytearray) -> tuple[Seen, int] | None:
     """As `read_long`."""
-    size = LONG_HEAD + int.from_bytes(said[1:LONG_HEAD], "little")
-    if len(said) < LONG_HEAD or len(said) < size:
+    data = _data(said)
+    if data is None:
         return None
-    start = 2 * LONG_HEAD - 1
-    end = start + int.from_bytes(said[LONG_HEAD:start], "little")
-    return Seen(json.loads(said[start:end]), bytes(said[end:size])), size
+    start = LONG_HEAD - 1
+    end = start + int.from_bytes(data[:start], "little")
+    return Seen(json.loads(data[start:end]), data[end:]), LONG_HEAD + len(data)

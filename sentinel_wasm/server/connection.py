@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import socket
-import struct
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -22,14 +20,13 @@ from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 from sentinel_wasm.server.clock import LoopClock
 from sentinel_wasm.server.handover import State
 from sentinel_wasm.server.heap import LARGE_BYTES, Heap
+from sentinel_wasm.server.peer import peer_of
 from sentinel_wasm.server.store import Store
 
 _log = structlog.stdlib.get_logger("connection")
 _throttle = Throttle()
 
 _EVENTS = range(0x10, 0x20)
-
-_CREDENTIALS = struct.Struct("3i")
 
 # HealthStatus (agent-protocol.md, section 3).
 _STATES = {"healthy": 1, "degraded": 2, "draining": 3, "unhealthy": 4}
@@ -192,11 +189,8 @@ class Connection(Stream, asyncio.BufferedProtocol):
 
     @functools.cached_property
     def peer(self) -> int:
-        """The proxy's process (unix(7), SO_PEERCRED); 0: it cannot be seen from here."""
-        sock = self._transport.get_extra_info("socket")
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid: int = _CREDENTIALS.unpack(credentials)[0]
-        return pid
+        """The proxy's process; 0: it cannot be seen from here."""
+        return peer_of(self._transport.get_extra_info("socket")).pid
 
     def _close_if_drained(self) -> None:
         if self._draining and self.waiting == 0:

@@ -13,7 +13,7 @@ import uvloop
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.server import channel, handover
-from sentinel_wasm.server.changes import Changes, hook_names
+from sentinel_wasm.server.changes import Changes
 from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reports import send_reports
@@ -44,7 +44,7 @@ async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, a
         "ready",
         pid=os.getpid(),
         module=module.digest,
-        hooks=hook_names(module),
+        hooks=module.hook_names,
         pool_size=start.wanted.settings.pool_size,
         from_cache=module.from_cache,
     )

@@ -18,7 +18,6 @@ from sentinel_wasm.guest import abi
 # _recent.pxd: number, seen_ns, took_ns, version, status, tail_bytes, id_bytes, hook, decision, id, tail.
 _ENTRY = struct.Struct("=QqqIHHHBB4x64s344s")
 _ID_BYTES = 64
-_HOOKS = (*abi.HOOKS, "none")
 _AUDIT = b'"audit":{'
 _KEPT = 512
 _AT_ONCE = 64  # some 0.2 ms of the event loop's time
@@ -49,7 +48,7 @@ def read(entries: bytes) -> Iterator[Event]:
             "time": round((seen_ns + to_wall_ns) / 1e9, 6),
             "correlation_id": id_[:id_bytes].decode(errors="replace") + ("…" if id_bytes > _ID_BYTES else ""),
             "protocol": f"v{version}",
-            "hook": _HOOKS[hook],
+            "hook": abi.EVENT_HOOKS[hook],
             "decision": VERDICTS[decision],
             "status": status or None,
             "took_us": took_ns / 1000,

@@ -28,7 +28,7 @@ from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, systemd, upgrade
-from sentinel_wasm.server.changes import Changes, hook_names, warn
+from sentinel_wasm.server.changes import Changes, warn
 from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.reload import Reloader
 from sentinel_wasm.server.reports import send_reports
@@ -127,7 +127,7 @@ async def _serve(wanted: Wanted, source: Source, files: Files, agent: Agent) -> 
             socket=str(settings.socket),
             file=str(settings.module),
             module=module.digest,
-            hooks=hook_names(module),
+            hooks=module.hook_names,
             pool_size=settings.pool_size,
             from_cache=module.from_cache,
             version=__version__,

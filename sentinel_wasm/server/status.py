@@ -20,7 +20,6 @@ from sentinel_wasm.server.reload import Reloads
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.trial import Loaded
 
-_EVENTS = (*abi.HOOKS, "none")
 _PROTOCOLS = ("none", "v1", "v2")
 _SHOWN = 500  # characters
 
@@ -76,7 +75,7 @@ class Status:
                 "path": _text(agent.module.name),
                 "sha256": agent.module.sha256,
                 "from_cache": agent.module.from_cache,
-                "hooks": [name for name, there in zip(abi.HOOKS, agent.module.hooks, strict=True) if there],
+                "hooks": agent.module.hook_names,
             },
             "errors": {
                 kind: {"reason": _text(reason), "correlation_id": _text(correlation_id), "time": when}
@@ -92,7 +91,7 @@ class Status:
     def _counted(self) -> Samples:
         counts = self._serving.agent.counts
         samples: Samples = {}
-        for hook, decisions in zip(_EVENTS, counts.decisions_by_hook, strict=True):
+        for hook, decisions in zip(abi.EVENT_HOOKS, counts.decisions_by_hook, strict=True):
             samples[series("events_total", hook=hook)] = sum(decisions)
             for verdict, count in zip(VERDICTS, decisions, strict=True):
                 samples[series("decisions_total", hook=hook, decision=verdict)] = count

@@ -16,13 +16,12 @@ from collections.abc import Iterable
 
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import systemd
-from sentinel_wasm.server.handover import Carried, State
+from sentinel_wasm.server.handover import Carried, State, read_configured
 
 _CONFIGURED = "configured"
 _SHAKEN, _FRESH, _REST = "v2-", "v0-", "rest-"
-_UNKNOWN_NS = (
-    60_000_000_000  # for so long, what waits may have waited: nobody knows when the last process ended
-)
+# For so long, what waits may have waited: nobody knows when the last process ended.
+_UNKNOWN_NS = 60_000_000_000
 
 
 class Store:
@@ -79,7 +78,7 @@ def kept(given: Iterable[systemd.Given]) -> list[Carried]:
         else:
             data = _read(descriptor)
             if name == _CONFIGURED:
-                configured = Configure(**json.loads(data))
+                configured = read_configured(json.loads(data))
             elif name.startswith(_REST):
                 rests[name.removeprefix(_REST)] = data
                 _remove(name)

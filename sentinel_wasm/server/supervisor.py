@@ -290,7 +290,7 @@ class Supervisor:
     async def give_all(self, end: socket.socket) -> bool:
         """As `giver.Giver.give_all`, but over a socket for each worker, to whose other end this one leads."""
         giving = []
-        for worker in [worker for worker in self._workers.values() if worker.is_ready]:
+        for worker in self._ready:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 handover.send(end, handover.GIVER, {}, theirs.fileno())
@@ -302,8 +302,7 @@ class Supervisor:
     def _deal(self, connections: Iterable[Carried]) -> None:
         """Each to the worker that has the fewest; those that no worker takes wait for one."""
         for dealt in connections:
-            ready = (worker for worker in self._workers.values() if worker.is_ready)
-            by_load = sorted(ready, key=lambda worker: worker.connections)
+            by_load = sorted(self._ready, key=lambda worker: worker.connections)
             if not any(worker.deal(dealt) for worker in by_load):
                 self._held.append(dealt)
 

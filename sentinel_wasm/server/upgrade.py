@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from sentinel_wasm import __version__
 from sentinel_wasm.errors import SocketError, UserError
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, handover, systemd
+from sentinel_wasm.server.peer import peer_of
 from sentinel_wasm.server.sockets import Sockets, control_path
 from sentinel_wasm.settings import Settings
 
@@ -30,7 +30,6 @@ _log = structlog.stdlib.get_logger("upgrade")
 
 _ANSWER_S = 10.0  # of the other process
 _START_S = 60.0  # a module may compile for 10 s, and start for as long
-_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 # The new process's side
@@ -99,10 +98,10 @@ def _listen_elsewhere(sockets: Sockets, settings: Settings) -> None:
 
 def check_peer(end: socket.socket) -> int:
     """The other process's id. Raises UserError where it is not of this user."""
-    pid, uid, _ = _PEER.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    if uid not in (os.geteuid(), 0):
-        raise UserError(f"it runs as user {uid}, and this process as {os.geteuid()}")
-    return int(pid)
+    peer = peer_of(end)
+    if peer.uid not in (os.geteuid(), 0):
+        raise UserError(f"it runs as user {peer.uid}, and this process as {os.geteuid()}")
+    return peer.pid
 
 
 # The old process's side
