@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+BESIDE := --numprocesses 3 --dist worksteal
 SOURCES := setup.py pyproject.toml $(wildcard sentinel_wasm/*.pyx sentinel_wasm/*.pxd)
 MODULE ?= examples/c/security.wasm
 SOCKET ?= /tmp/sentinel-wasm.sock
@@ -9,6 +11,9 @@ SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
 UPGRADES ?= 50
 SOAK_RELOADS ?= 200
+
+# Where it is set, every agent of the tests compiles all its Python again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples wheel clean
@@ -26,17 +31,18 @@ run: setup  ## an agent on an example module, with requests played at it (MODULE
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
 test: setup  ## every test but those that need the real proxies, or the machine to themselves
-	$(BIN)/python -m pytest -m parallel --numprocesses 2 --dist worksteal
-	$(BIN)/python -m pytest -m "not parallel and not e2e and not load"
+	$(PYTEST) -m "parallel and not e2e" $(BESIDE)
+	$(PYTEST) -m "not parallel and not e2e and not load"
 
 overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
-	$(BIN)/python -m pytest -m load tests/load
+	$(PYTEST) -m load tests/load
 
 soak: setup  ## ten minutes of mixed traffic with faults, a million events and traps, 200 reloads (SOAK_…=…, see above)
-	SOAK_SECONDS="$(SOAK_SECONDS)" SOAK_EVENTS="$(SOAK_EVENTS)" SOAK_RELOADS="$(SOAK_RELOADS)" $(BIN)/python -m pytest tests/soak
+	SOAK_SECONDS="$(SOAK_SECONDS)" SOAK_EVENTS="$(SOAK_EVENTS)" SOAK_RELOADS="$(SOAK_RELOADS)" $(PYTEST) tests/soak
 
 e2e: setup  ## real HTTP through the real proxies (installs them with cargo where they are missing)
-	eval "$$(ci/proxies.sh)" && $(BIN)/python -m pytest -m e2e tests/e2e
+	eval "$$(ci/proxies.sh)" && $(PYTEST) -m "e2e and parallel" $(BESIDE) tests/e2e && \
+		$(PYTEST) -m "e2e and not parallel" tests/e2e
 
 lint: setup  ## ruff, mypy --strict, cython-lint
 	$(BIN)/ruff check .
@@ -45,14 +51,14 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
 
 upgrades: setup  ## 50 upgrades of the agent behind the real v2 proxy, under load; wants an idle machine (UPGRADES=…)
-	UPGRADES="$(UPGRADES)" $(BIN)/python -m pytest -s -m e2e tests/e2e/test_upgrade.py
+	UPGRADES="$(UPGRADES)" $(PYTEST) -s -m e2e tests/e2e/test_upgrade.py
 
 bench: bench-ratios  ## those, then the floor, the Rust agents and ours side by side, and behind the real proxy
 	$(BIN)/python -m benchmarks.side_by_side --rounds 3 --seconds 0.5 --out build/bench
 	$(BIN)/python -m benchmarks.behind_proxy --rounds 3 --seconds 2
 
 bench-ratios: setup  ## benchmarks of fixed work, and the ratios that must hold anywhere
-	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
+	$(PYTEST) benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
 
 gate: setup  ## fails where a benchmark is over 10% slower than at the commit BASE=…
 	ci/gate.sh $(BASE)

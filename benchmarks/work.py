@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pybase64
 import wasmtime
 
 from sentinel_wasm import base64
@@ -168,12 +169,28 @@ def whole_request(language: str, isolation: Isolation) -> Callable[[], None]:
     return request
 
 
+def large_chunk(kind: str) -> bytes:
+    return (
+        os.urandom(MIB) if kind == "binary" else (b'{"name":"a value","text":"caf\xc3\xa9"},\n' * MIB)[:MIB]
+    )
+
+
+def large_body_in_libraries() -> Callable[[], None]:
+    """1 MiB of text out of JSON and base64 and into JSON, as libraries do it."""
+    frame = orjson.dumps({"correlation_id": "large", "data": base64.encode(large_chunk("text"))})
+
+    def read_and_write() -> None:
+        orjson.dumps(pybase64.b64decode(orjson.loads(frame)["data"], validate=True).decode())
+
+    return read_and_write
+
+
 def large_body(kind: str) -> tuple[Callable[[], None], Callable[[], None]]:
     """The whole event of a body chunk of 1 MiB, and the guest's call in it."""
     text = TRIVIAL.replace('"memory") 2', '"memory") 64').replace("on_request_headers", "on_request_body")
     module = Module(make_engine(), bytes(wasmtime.wat2wasm(text)), "large")
     agent = Agent(Settings(module=Path("large.wasm"), dispatch="inline", timeout_ms=10_000), module)
-    raw = os.urandom(MIB) if kind == "binary" else (b'{"name":"a value","text":"caf\xc3\xa9"},\n' * MIB)[:MIB]
+    raw = large_chunk(kind)
     payload = {"correlation_id": "large", "data": base64.encode(raw), "is_last": True, "total_size": MIB}
     frame = orjson.dumps(payload)
     chunk = (raw, base64.encode(raw))

@@ -28,7 +28,7 @@ from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 from sentinel_wasm.errors import FrameError
 
 cdef enum:
-    DEALLOC_TICKS = 5           # 8 to 10 ms
+    DEALLOC_NS = 10000000
     CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
     MAX_V1 = 10485760           # agent-protocol.md, section 2
     MAX_V2 = 16777216           # section 3; counts the type byte
@@ -585,7 +585,9 @@ cdef bint keep(Guest* guest, uint32_t pointer, uint32_t length, Outcome* out) no
     return True
 
 
-cdef void run(Guest* guest, int hook, const char* data, uint32_t length, Outcome* out) noexcept nogil:
+cdef void run(
+        const PlanState* plan, Guest* guest, int hook, const char* data, uint32_t length,
+        Outcome* out) noexcept nogil:
     """One call as guest-abi.md has it, but the result is copied out before the input is freed."""
     cdef wasmtime_val_raw_t values[2]
     cdef uint32_t pointer, result
@@ -611,8 +613,8 @@ cdef void run(Guest* guest, int hook, const char* data, uint32_t length, Outcome
         return
     out.ending = RETURNED
     # What follows must not cost the result, nor the time that is left to send it.
-    api.wasmtime_context_set_epoch_deadline(
-        guest.context, <uint64_t>min(ticks_until(guest.host.deadline_ns, monotonic_ns()), DEALLOC_TICKS))
+    api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(
+        plan.ticker, min(guest.host.deadline_ns, monotonic_ns() + DEALLOC_NS)))
     give_back(guest, pointer, length, out)
     if out.length:
         give_back(guest, result, out.length, out)
@@ -631,9 +633,9 @@ cdef void call_guest(
         return
     out.ending = TRAPPED
     begin(&guest.host, deadline_ns)
-    api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(deadline_ns, now_ns))
     enter(plan.ticker)
-    run(guest, hook, data, length, out)
+    api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(plan.ticker, deadline_ns))
+    run(plan, guest, hook, data, length, out)
     leave(plan.ticker)
     if out.ending != RETURNED or out.trap != NULL or out.error != NULL:
         guest.usable = False

@@ -135,8 +135,9 @@ cdef bint start_guest(
     if plan.wasi:
         out.error = api.wasmtime_context_set_wasi(guest.context, api.wasi_config_new())
     if out.error == NULL:
-        api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(deadline_ns, now))
         enter(plan.ticker)
+        api.wasmtime_context_set_epoch_deadline(
+            guest.context, <uint64_t>ticks_until(plan.ticker, deadline_ns))
         guest.usable = run_start(plan, guest, out)
         leave(plan.ticker)
     if not guest.usable:

@@ -37,4 +37,5 @@ cdef extern from * nogil:
     void store "sw_store"(int*, int)
     int add "sw_add"(int*, int)
     int64_t load_long "sw_load"(const int64_t*)
+    void store_long "sw_store"(int64_t*, int64_t)
     int64_t add_long "sw_add"(int64_t*, int64_t)

@@ -11,9 +11,9 @@ from posix.time cimport CLOCK_MONOTONIC, TIMER_ABSTIME, clock_nanosleep, timespe
 
 from sentinel_wasm._hostcalls cimport monotonic_ns
 from sentinel_wasm._threads cimport (
-    add, load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
-    pthread_create, pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
-    pthread_mutex_unlock, store,
+    add, add_long, load, load_long, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    pthread_cond_wait, pthread_create, pthread_join, pthread_mutex_destroy, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_unlock, store, store_long,
 )
 from sentinel_wasm._wasmtime cimport api
 
@@ -23,63 +23,67 @@ cdef enum:
     CALM_TICKS = 25             # without a running guest, before the thread parks
 
 
-cdef int64_t ticks_until(int64_t deadline_ns, int64_t now_ns) noexcept nogil:
-    """Ticks that surely reach past a deadline; the first may come at once."""
-    return (max(deadline_ns - now_ns, <int64_t>0) + TICK_NS - 1) // TICK_NS + 1
+cdef int64_t due_ns(const TickerState* ticker, int64_t number) noexcept nogil:
+    return load_long(&ticker.zero_ns) + number * TICK_NS
+
+
+cdef int64_t ticks_until(const TickerState* ticker, int64_t deadline_ns) noexcept nogil:
+    """Ticks from now to the first that is due at a deadline or after it, for a guest that has entered.
+
+    Ticks that are overdue count: they may come all at once.
+    """
+    return max((deadline_ns - due_ns(ticker, load_long(&ticker.ticks)) + TICK_NS - 1) // TICK_NS, <int64_t>1)
 
 
 cdef void enter(TickerState* ticker) noexcept nogil:
     """A guest is about to run, on any thread. Each call is followed by one of `leave`."""
     # This writes `running` and then reads `parked`, the ticker's thread the other way round.
     add(&ticker.running, 1)
+    if not load(&ticker.parked):
+        return
+    pthread_mutex_lock(&ticker.lock)
     if load(&ticker.parked):
-        pthread_mutex_lock(&ticker.lock)
+        store_long(&ticker.zero_ns, monotonic_ns() - load_long(&ticker.ticks) * TICK_NS)
+        store(&ticker.parked, 0)
         pthread_cond_signal(&ticker.wake)
-        pthread_mutex_unlock(&ticker.lock)
+    pthread_mutex_unlock(&ticker.lock)
 
 
 cdef void leave(TickerState* ticker) noexcept nogil:
     add(&ticker.running, -1)
 
 
-cdef int64_t sleep_until(int64_t next_ns) noexcept nogil:
-    """Sleep until the next tick is due, and say when the one after it is.
-
-    Ticks that are a little late do not make later ones late. One that is late by a whole tick shifts
-    all: ticks in quick succession would interrupt a guest that started between them too early.
-    """
+cdef void sleep_until(int64_t at_ns) noexcept nogil:
     cdef timespec at
-    cdef int64_t now
-    at.tv_sec = <time_t>(next_ns // 1000000000)
-    at.tv_nsec = next_ns % 1000000000
+    at.tv_sec = <time_t>(at_ns // 1000000000)
+    at.tv_nsec = at_ns % 1000000000
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL)
-    now = monotonic_ns()
-    return (next_ns if now - next_ns < TICK_NS else now) + TICK_NS
 
 
 cdef void* tick(void* argument) noexcept nogil:
     cdef TickerState* state = <TickerState*>argument
-    cdef int64_t next_ns = 0
+    cdef int64_t now
     cdef int calm = 0
-    while True:
-        next_ns = sleep_until(next_ns)
-        if load(&state.running) > 0:
+    while not load(&state.stop):
+        sleep_until(due_ns(state, state.ticks + 1))
+        now = monotonic_ns()
+        calm = 0 if load(&state.running) > 0 else calm + 1
+        while due_ns(state, state.ticks + 1) <= now:
+            # The epoch first: a guest that reads one tick too few is interrupted later, never too early.
             api.wasmtime_engine_increment_epoch(state.engine)
-            calm = 0
-        else:
-            calm += 1
-        if calm < CALM_TICKS and not load(&state.stop):
+            add_long(&state.ticks, 1)
+        if calm < CALM_TICKS:
             continue
         pthread_mutex_lock(&state.lock)
         store(&state.parked, 1)
         # A guest that starts from here on sees `parked` and waits for the lock to wake us.
-        if load(&state.running) == 0 and not load(&state.stop):
+        if load(&state.running) > 0:
+            store(&state.parked, 0)
+        while load(&state.parked) and not load(&state.stop):
             pthread_cond_wait(&state.wake, &state.lock)
-        store(&state.parked, 0)
         pthread_mutex_unlock(&state.lock)
-        if load(&state.stop):
-            return NULL
         calm = 0
+    return NULL
 
 
 cdef class Ticker:
@@ -87,6 +91,7 @@ cdef class Ticker:
 
     def __cinit__(self, uintptr_t engine):
         self.state.engine = api.wasmtime_engine_clone(<void*>engine)
+        self.state.zero_ns = monotonic_ns()
         pthread_mutex_init(&self.state.lock, NULL)
         pthread_cond_init(&self.state.wake, NULL)
         if pthread_create(&self.thread, NULL, tick, &self.state) != 0:

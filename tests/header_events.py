@@ -1,7 +1,7 @@
 """Header events for hypothesis: many are such as proxies send, each may have one place that is odd.
 
-An example is built of few draws, since a draw costs more than a comparison: bytes that decide, and a text to
-cut strings from.
+An example is built of few draws, since a draw costs more than a comparison: a number whose bytes decide
+(drawn as bytes, each would be a draw), and a text to cut strings from.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _TEXTS = (
 )
 _NAMES = ("host", "Host", "user-agent", "USER-AGENT", "cookie", "Cookie", "x-a", ":method", "-", "")
 _ADDRESSES = ("127.0.0.1:53818", "10.0.0.1", "[::1]:53818", "[::1]", "::1", "[::1]x", ":1", "1:", "[1:2", "")
+_DECISIONS = 128
 _PLACES = (
     *("correlation_id", "metadata", "headers", "method", "uri", "status", "payload", "version", "event_type"),
     *("client_ip", "metadata.correlation_id", "a header", "more"),
@@ -93,7 +94,8 @@ class _Choices:
 @st.composite
 def written(draw: st.DrawFn) -> tuple[int, bytes, Form]:
     """(v2's type or 0, payload, the form that is asked for)"""
-    choices = _Choices(draw(st.binary(min_size=64, max_size=192)), draw(st.text(max_size=24)))
+    decisions = draw(st.integers(0, 256**_DECISIONS - 1)).to_bytes(_DECISIONS, "big")
+    choices = _Choices(decisions, draw(st.text(max_size=24)))
     frame_type, kind = choices.of(_EVENTS)
     form = choices.of(FORMS)
     place = choices.of((*(None,) * 2 * len(_PLACES), *_PLACES))

@@ -18,6 +18,8 @@ MAP = Benchmark("benchmarks/test_fixed_work.py::test_map[4]", "map")
 SUITE = """
 import pytest
 
+pytestmark = pytest.mark.parallel
+
 @pytest.mark.benchmark(group="sums")
 def test_sum(benchmark):
     assert benchmark(sum, range({length})) > 0

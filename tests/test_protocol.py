@@ -22,6 +22,8 @@ from sentinel_wasm.protocol.frames import MAX_V1, MAX_V2, FrameType, encode_v1, 
 from .conftest import BuildWat, RunningAgent, StartAgent, agents
 from .wat import module
 
+pytestmark = pytest.mark.parallel
+
 HOOKS_ALLOW = module(
     on_request_headers='{"decision":"allow","tags":["request"]}',
     on_request_body='{"decision":"block","status":403,"tags":["body"]}',

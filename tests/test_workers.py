@@ -25,6 +25,8 @@ from sentinel_wasm.protocol.frames import FrameType
 from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
 from .test_cli import ALLOW, assert_one_line, run
 
+pytestmark = pytest.mark.parallel
+
 C_EXAMPLE = EXAMPLES / "c" / "security.wasm"
 PATIENCE_S = 30
 _numbers = count()
@@ -223,7 +225,7 @@ def test_a_worker_that_dies_starts_again_with_the_module_of_the_others(
 
 def test_v1_event_that_waited_for_a_worker_too_long_is_not_answered(start_agent: StartAgent) -> None:
     """Its proxy has given it up, and would take the answer for the next request's."""
-    agent = start_agent(C_EXAMPLE, "--workers", "2", "--proxy-timeout-ms", "150")
+    agent = start_agent(C_EXAMPLE, "--workers", "2", "--proxy-timeout-ms", "500")
     pids = [pid_of(agent, number) for number in (1, 2)]
     before = descriptors(agent.process.pid)
     for pid in pids:
@@ -232,7 +234,7 @@ def test_v1_event_that_waited_for_a_worker_too_long_is_not_answered(start_agent:
         old.send_event(EventKind.REQUEST_HEADERS, request_headers("late"))
         shaking = pool.submit(agent.v2)
         until(lambda: descriptors(agent.process.pid) == before + 3)
-        time.sleep(0.3)
+        time.sleep(1)
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
         with pytest.raises(ConnectionError):

@@ -15,6 +15,7 @@ from .upstream import Upstream
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.parallel,
     pytest.mark.parametrize("kind", [ZENTINEL, SENTINEL], ids=lambda kind: kind.name),
 ]
 

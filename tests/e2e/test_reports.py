@@ -20,7 +20,7 @@ from .modules import TRAPS_ON_TRAP
 from .proxy import ZENTINEL, free_port, start_proxy
 from .upstream import Upstream
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parallel]
 
 
 def test_metrics_reports_do_not_disturb_the_proxy(start_stack: StartStack) -> None:

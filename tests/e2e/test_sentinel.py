@@ -14,7 +14,7 @@ from .modules import SLOW_OR_DENIES
 from .proxy import SENTINEL, TIMEOUT, RunningProxy
 from .upstream import CARD_BODY, Upstream
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parallel]
 
 ALL_EVENTS = '"request_headers" "request_body" "response_headers" "response_body"'
 

@@ -15,7 +15,7 @@ from .modules import BLOCKS_BODIES, BLOCKS_RESPONSES, TRAPS_ON_BODIES, WITHHOLDS
 from .proxy import ZENTINEL, Reply, RunningProxy, start_proxy
 from .upstream import CARD_BODY, LONG_BODY, LONG_MASKED_BODY, MASKED_BODY, Upstream
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parallel]
 
 RESPONSE_EVENTS = ' "response_headers" "response_body"'
 

@@ -24,6 +24,8 @@ from .conftest import LIMIT_MS, Start
 from .steady import STEADY
 from .wat import INPUT, OUT, PAGE, WASI
 
+pytestmark = pytest.mark.parallel
+
 # Where a `HostCall`'s data lies in the guest: behind room for eight arguments.
 DATA = INPUT + 64
 

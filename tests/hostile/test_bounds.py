@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -88,6 +91,28 @@ def test_long_deadline_is_as_exact_as_a_short_one(start_agent: StartAgent, build
             watched.good(client)
             watched.calls = 0
     assert 999 <= min(took) < 1025, took
+
+
+def test_deadline_holds_though_the_agent_is_held_up(start_agent: StartAgent, build_wat: BuildWat) -> None:
+    """Ticks that were due while its process stood still come at once. The best of a few."""
+    agent = start_agent(
+        build_wat(module(fault=SPIN)), "--pool-size", "1", "--timeout-ms", "300", "--dispatch", "inline"
+    )
+    watched = Watched(agent, fail_open=False)
+    took: list[float] = []
+    with agent.v2() as client, ThreadPoolExecutor() as pool:
+        while len(took) < 8 and min(took, default=LIMIT_MS * 10) > 320:
+            running = pool.submit(watched.faulty_uri, client, FAULTY_URI)
+            # 20 times 5 ms: with as many ticks less than time, it would take 400 ms.
+            for _ in range(20):
+                os.kill(agent.process.pid, signal.SIGSTOP)
+                time.sleep(0.005)
+                os.kill(agent.process.pid, signal.SIGCONT)
+                time.sleep(0.005)
+            took.append(running.result()[1])
+            watched.good(client)
+            watched.calls = 0
+    assert 299 <= min(took) < 320, took
 
 
 @pytest.mark.parametrize("place", ["input", "result"])
