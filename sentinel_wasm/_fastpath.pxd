@@ -11,7 +11,9 @@ from sentinel_wasm._wasmtime cimport wasmtime_func_t, wasmtime_val_raw_t
 cdef enum:
     REQUEST_HEADERS = 0x10      # v2's types of the events that are normalised
     RESPONSE_HEADERS = 0x12
-    SLOW_NS = 2000000           # guests may hold the event loop so long in one turn
+    SLOW_NS = 2000000           # guests may hold the event loop so long in one turn,
+    SLOW_AGAIN_NS = 1000000000  # or longer if it does not happen again in this time,
+    TOO_SLOW_NS = 8000000       # but never so long
     SAMPLE_NS = 1000000
     QUICK_NS = 50000
 
@@ -67,6 +69,7 @@ cdef class Pace:
     cdef int64_t sampled_ns         # the thread's clock was read last,
     cdef int64_t sampled_cpu_ns     # and said this
     cdef int64_t slept_ns           # by guests, since then
+    cdef int64_t slow_turn_ns       # the last turn that was slow
     cdef readonly bint overran
 
     cdef void before(self, int64_t arrived_ns, int64_t now_ns) noexcept nogil

@@ -12,13 +12,13 @@ from ci.gate.build import GateError, Side, tree_of
 from ci.gate.compare import Benchmark, Minima, compare, keep_least, slower, table
 from ci.gate.sides import play_round, runnable
 
+pytestmark = pytest.mark.parallel
+
 FRAME = Benchmark("benchmarks/test_fixed_work.py::test_cut", "frame")
 MAP = Benchmark("benchmarks/test_fixed_work.py::test_map[4]", "map")
 
 SUITE = """
 import pytest
-
-pytestmark = pytest.mark.parallel
 
 @pytest.mark.benchmark(group="sums")
 def test_sum(benchmark):

@@ -16,6 +16,7 @@ from sentinel_wasm._quick import Inline
 from sentinel_wasm._workers import END, START, Job
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError, Overload, TooLate
 from sentinel_wasm.guest import abi, inputs
+from sentinel_wasm.guest.calm import Calm
 from sentinel_wasm.guest.crew import Call, Crew, Outcome
 from sentinel_wasm.guest.failures import Failures
 from sentinel_wasm.guest.instance import Instance, check_configured
@@ -26,9 +27,6 @@ from sentinel_wasm.guest.places import KEPT_NS, Place, Places, PooledPlaces, Req
 from sentinel_wasm.logs import Throttle
 from sentinel_wasm.settings import Dispatch, Isolation
 
-# Back from the workers to the event loop after so long without a call that took longer than this.
-CALM_NS = 10_000_000_000
-QUICK_NS = 300_000
 ENDED_KEPT = 64
 LARGE_BYTES = 16 * MIB  # wiping it takes about 1 ms
 
@@ -86,7 +84,7 @@ class Pool:
         self._restart_ns = limits.restart_ms * 1_000_000
         self._auto = dispatch == "auto"
         self._runs_inline = dispatch != "threads"
-        self._slow_at_ns = 0
+        self._calm = Calm()
         self._holding = False
         self._plan = module.plan()
         counts = counts or Counts()
@@ -210,7 +208,7 @@ class Pool:
             self._lost(place, guest.lost, correlation_id)
         if self._pace.overran:
             self._pace.reset()
-            self.leave_loop("guests held the event loop for over 2 ms")
+            self.leave_loop("guests held the event loop for over 2 ms twice in a second, or for over 8 ms")
 
     def submit(
         self,
@@ -255,7 +253,7 @@ class Pool:
 
     def leave_loop(self, why: str) -> None:
         """The module is slow, or will be: workers run it until it has been quick for a while."""
-        self._slow_at_ns = time.monotonic_ns()
+        self._calm.end()
         if self._runs_inline and self._auto:
             self._runs_inline = self.inline.open = False
             self.tracks_requests = True
@@ -294,7 +292,7 @@ class Pool:
             return Overload(f"an instance was not free for most of its {self.limits.event_ms} ms")
         if job.was_held:
             return self.failures.refuse(now_ns) if call.hook >= 0 else None
-        self._look_at_time(job, now_ns)
+        self._look_at_time(job)
         try:
             check_configured(job.configured)
         except ModuleError as error:
@@ -312,16 +310,14 @@ class Pool:
             self._recovered()
         return job.result
 
-    def _look_at_time(self, job: Job, now_ns: int) -> None:
+    def _look_at_time(self, job: Job) -> None:
         """Back to the event loop when the module has been quick for a while."""
-        if job.busy_ns > QUICK_NS:
-            self._slow_at_ns = now_ns
-        elif self._auto and not self._runs_inline and now_ns - self._slow_at_ns > CALM_NS:
+        if self._calm.lasts(job.busy_ns) and self._auto and not self._runs_inline:
             self._runs_inline = True
             self.tracks_requests = self.keeps_requests
             self._pace.reset()
             self._open_inline()
-            self._log.info("the event loop runs the module again", reason="no call took over 300 µs for 10 s")
+            self._log.info("the event loop runs the module again", reason="its calls were quick for 10 s")
 
     # Instances
 
