@@ -44,6 +44,9 @@ cdef class Stream:
     cdef Outgoing out
     cdef int64_t proxy_timeout_ns
     cdef public object send         # the transport's write
+    cdef public object unsent       # the transport's get_write_buffer_size
+    cdef public int fd              # of the socket, while there may be sent past the transport; else -1
+    cdef bint behind                # the transport has had something to send
     cdef public bint shaken         # v2: the handshake is done
     cdef public int waiting         # events that workers have
 

@@ -18,6 +18,8 @@ class Turns:
 class Stream:
     frames: FrameBuffer
     send: Callable[[bytes], None] | None
+    unsent: Callable[[], int]
+    fd: int
     shaken: bool
     waiting: int
     def __init__(self, quick: QuickPath, turns: Turns, proxy_timeout_ns: int) -> None: ...

@@ -9,6 +9,11 @@ from sentinel_wasm._quick cimport append, release
 
 from sentinel_wasm.errors import LateAnswerError, ProtocolError
 
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send_to "send"(int, const void*, size_t, int)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
 cdef enum:
     GAP_NS = 45000000
     KEPT_BYTES = 65536          # of a stream's room for answers
@@ -133,11 +138,11 @@ cdef class Turns:
 cdef class Stream:
     """The half of a connection through which every event goes; a subclass is the other half.
 
-    `send` must be set before anything is read, and to None when the connection is lost; `shaken`, once v2's
-    handshake is done. The subclass has `on_frame(payload, arrived_ns)`, which gives the frame that answers
-    it, or None: for ever, or (then `waiting` counts it) until a worker has asked the module. It may raise
-    ProtocolError, which comes back to `on_broken`, as do the stream's own. Over v1 nothing more is read while
-    an event waits.
+    `send`, `unsent` and `fd` must be set before anything is read, `send` to None when the connection is lost,
+    `fd` to -1 when it is closed; `shaken`, once v2's handshake is done. The subclass has `on_frame(payload,
+    arrived_ns)`, which gives the frame that answers it, or None: for ever, or (then `waiting` counts it) until
+    a worker has asked the module. It may raise ProtocolError, which comes back to `on_broken`, as do the
+    stream's own. Over v1 nothing more is read while an event waits.
     """
 
     def __init__(self, QuickPath quick not None, Turns turns not None, int64_t proxy_timeout_ns):
@@ -147,6 +152,7 @@ cdef class Stream:
         self.turns = turns
         self.counts = quick.counts
         self.proxy_timeout_ns = proxy_timeout_ns
+        self.fd = -1
 
     def __dealloc__(self):
         release(&self.out)
@@ -235,11 +241,23 @@ cdef class Stream:
             f"an answer took {took_ms} ms, and a v1 proxy waits {self.proxy_timeout_ns // 1000000}")
 
     cdef int flush(self) except -1:
+        """Send the answers: to the kernel, and by the transport what that does not take."""
+        cdef ssize_t sent = 0
         cdef bytes answers
-        if self.out.used and self.send is not None:
-            answers = PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.used)
+        if self.out.used == 0 or self.send is None:
+            return 0
+        if self.behind and self.unsent() == 0:
+            self.behind = False
+        if self.fd >= 0 and not self.behind:
+            # An error too is the transport's to find.
+            sent = send_to(self.fd, self.out.data, self.out.used, MSG_DONTWAIT | MSG_NOSIGNAL)
+            sent = max(sent, <ssize_t>0)
+        if <size_t>sent < self.out.used:
+            self.behind = True
+            answers = PyBytes_FromStringAndSize(self.out.data + sent, <Py_ssize_t>self.out.used - sent)
             self.out.used = 0
-            if self.out.capacity > KEPT_BYTES:
-                release(&self.out)
             self.send(answers)
+        self.out.used = 0
+        if self.out.capacity > KEPT_BYTES:
+            release(&self.out)
         return 0

@@ -65,6 +65,14 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def descriptors_at_rest(pid: int) -> int:
+    """When the parent has closed what it gave to workers."""
+    number = 0
+    while number != (number := descriptors(pid)):
+        time.sleep(0.2)
+    return number
+
+
 def worker_of(agent: RunningAgent, client: ClientV1 | ClientV2) -> int:
     """Which worker answers a connection; wants --verbose."""
     identity = f"which-{next(_numbers)}"
@@ -179,7 +187,7 @@ def test_a_connection_that_a_dying_worker_did_not_take_goes_to_another(start_age
     agent = start_agent(C_EXAMPLE, "--workers", "2", "--verbose")
     with agent.v1() as first:
         assert worker_of(agent, first) == 1
-        before = descriptors(agent.process.pid)
+        before = descriptors_at_rest(agent.process.pid)
         os.kill(pid_of(agent, 2), signal.SIGSTOP)
         with agent.v1() as client:
             client.send_event(EventKind.REQUEST_HEADERS, request_headers("not lost"))
@@ -227,7 +235,7 @@ def test_v1_event_that_waited_for_a_worker_too_long_is_not_answered(start_agent:
     """Its proxy has given it up, and would take the answer for the next request's."""
     agent = start_agent(C_EXAMPLE, "--workers", "2", "--proxy-timeout-ms", "500")
     pids = [pid_of(agent, number) for number in (1, 2)]
-    before = descriptors(agent.process.pid)
+    before = descriptors_at_rest(agent.process.pid)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     with agent.v1() as old, agent.v1() as idle, ThreadPoolExecutor() as pool:

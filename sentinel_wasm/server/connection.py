@@ -72,7 +72,8 @@ class Connection(Stream, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.send = self._transport.write
+        self.send, self.unsent = self._transport.write, self._transport.get_write_buffer_size
+        self.fd = self.descriptor
         self._connections.add(self)
         self._agent.counts.connections += 1
         if not self.shaken:
@@ -83,7 +84,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
             self.answer_frames(self._looked_ns)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.send = None
+        self.send, self.fd = None, -1
         self._connections.discard(self)
         self._clock.unwatch(self)
         _log.debug("connection ended", connections=len(self._connections))
@@ -145,6 +146,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         state = State(
             self.frames.protocol, self.shaken, self._looked_ns, self.frames.take_unread(), self._kept_as
         )
+        self.fd = -1
         self._transport.abort()
         return state
 
@@ -195,6 +197,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def _close_if_drained(self) -> None:
         if self._draining and self.waiting == 0:
             self.write_held()
+            self.fd = -1
             self._transport.close()
 
     def on_frame(self, payload: bytes, arrived_ns: int) -> bytes | None:

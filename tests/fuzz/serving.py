@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,9 @@ class Wire(asyncio.Transport):
     """
 
     def __init__(self, agent: Agent) -> None:
-        super().__init__()
+        none = socket.socket()
+        none.close()
+        super().__init__({"socket": none})
         self._agent = agent
         self.dropped = 0  # events that workers had when it was closed
         self.written = b""
