@@ -139,10 +139,10 @@ cdef class Stream:
     """The half of a connection through which every event goes; a subclass is the other half.
 
     `send`, `unsent` and `fd` must be set before anything is read, `send` to None when the connection is lost,
-    `fd` to -1 when it is closed; `shaken`, once v2's handshake is done. The subclass has `on_frame(payload,
-    arrived_ns)`, which gives the frame that answers it, or None: for ever, or (then `waiting` counts it) until
-    a worker has asked the module. It may raise ProtocolError, which comes back to `on_broken`, as do the
-    stream's own. Over v1 nothing more is read while an event waits.
+    `fd` to -1 when it is closed; `shaken`, once v2's handshake is done. The subclass has
+    `on_frame(payload, arrived_ns)`, which gives the frame that answers it, or None: for ever, or (then
+    `waiting` counts it) until a worker has asked the module. It may raise ProtocolError, which comes back to
+    `on_broken`, as do the stream's own. Over v1 nothing more is read while an event waits.
     """
 
     def __init__(self, QuickPath quick not None, Turns turns not None, int64_t proxy_timeout_ns):
