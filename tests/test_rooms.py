@@ -40,12 +40,15 @@ ROOMS = [
     {"_quick"},
     {"_stream"},
     {"guest"},
+    {"api"},
     {"eventlog"},
     {"agent"},
     {"server"},
     {"client"},
     {"cli"},
 ]
+# What the package itself hands out, when it is asked for.
+DOORS = {("", "sentinel_wasm.api"), ("", "sentinel_wasm.decision")}
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 
@@ -86,7 +89,7 @@ def test_imports_point_up_only(source: Path) -> None:
     here = source.relative_to(PACKAGE).parts[0].split(".")[0]
     here = "" if here == "__init__" else here
     for module in imported(source):
-        if module == "sentinel_wasm.__version__":
+        if module == "sentinel_wasm.__version__" or (here, module) in DOORS:
             continue
         there = room_of(module)
         assert LEVEL[there] <= LEVEL[here], f"{source.name} imports {module}, which is below it"
