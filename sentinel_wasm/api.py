@@ -28,6 +28,7 @@ from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.output import GuestOutput, lines
+from sentinel_wasm.guest.signatures import describe
 
 _ID = {"correlation_id": "call"}
 _BODY = {**_ID, "data": b"", "is_last": True, "chunk_index": 0, "total_size": None, "bytes_seen": None}
@@ -100,10 +101,10 @@ class Module:
         self._instance = Instance(compiled, limits, self._output, pace=Pace(self._counts))
         self._config = inputs.configure(config) if compiled.hooks[abi.ON_CONFIGURE] else None
         try:
-            self._instance.start_within(self._config, limits.start_ms)
-        except ModuleError as error:
+            self.restart()
+        except UserError:
             self.close()
-            raise UserError(f"{compiled.name}: cannot be started: {error}") from None
+            raise
         self.start_log = self._output.taken()
 
     @classmethod
@@ -132,6 +133,29 @@ class Module:
     def sha256(self) -> str:
         """The file's digest."""
         return self._compiled.sha256
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """Everything that it exports, in words."""
+        return {export.name: describe(export.type) for export in self._compiled.compiled.exports}
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """What it wants of its host, in words."""
+        wanted = self._compiled.compiled.imports
+        return {f"{item.module}.{item.name}": describe(item.type) for item in wanted}
+
+    @property
+    def memory_bytes(self) -> int:
+        """How large its instance's memory is now."""
+        return self._instance.guest.memory_bytes
+
+    def restart(self) -> None:
+        """Take a fresh instance. Raises UserError where it does not start."""
+        try:
+            self._instance.start_within(self._config, self._limits.start_ms)
+        except ModuleError as error:
+            raise UserError(f"{self._compiled.name}: cannot be started: {error}") from None
 
     def on_request_headers(self, request: Mapping[str, Any]) -> Decision:
         """`method`, `uri`, `client_ip`, `headers` (name → value or list of values), all optional.

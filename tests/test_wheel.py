@@ -82,6 +82,11 @@ def test_the_agent_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> Non
         finally:
             agent.terminate()
     assert agent.returncode == 0
-    tool = [bin_ / "sentinel-wasm", "call", EXAMPLES / "c" / "security.wasm", "http://a/../x"]
+    tool: list[str | Path] = [
+        bin_ / "sentinel-wasm",
+        "call",
+        EXAMPLES / "c" / "security.wasm",
+        "http://a/../x",
+    ]
     said = subprocess.run(tool, cwd=empty, env=environment, check=True, capture_output=True, text=True).stdout
     assert "decision  block; status 403" in said

@@ -71,7 +71,7 @@ def call(
         if given := [flag for flag, value in flags.items() if value]:
             raise click.UsageError(f"without a URL, as 'https://example.com/path', no {', '.join(given)}.")
         events = _from_json(_read_json(request), hook)
-    config = None if module_config is None else _object(module_config.read(), module_config.name)
+    config = None if module_config is None else json_object(module_config.read(), module_config.name)
     failed = False
     with Module.load(module, config, timeout_ms=timeout_ms, memory_limit=memory_limit) as loaded:
         for level, source, text in loaded.start_log:
@@ -134,7 +134,7 @@ def _from_json(event: dict[str, Any], hook: str | None) -> list[Event]:
 
 
 def _read_json(path: str | None) -> dict[str, Any]:
-    return {} if path is None else _object(_read(path), path)
+    return {} if path is None else json_object(_read(path), path)
 
 
 def _read(path: str) -> bytes:
@@ -144,7 +144,8 @@ def _read(path: str) -> bytes:
         raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _object(text: bytes, name: str) -> dict[str, Any]:
+def json_object(text: bytes, name: str) -> dict[str, Any]:
+    """Raises click.UsageError."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:

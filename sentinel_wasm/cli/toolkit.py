@@ -9,6 +9,7 @@ import click
 
 from sentinel_wasm import __version__, logs
 from sentinel_wasm.cli.call import call
+from sentinel_wasm.cli.check import check
 from sentinel_wasm.errors import UserError
 
 PROGRAM = "sentinel-wasm"
@@ -24,7 +25,8 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-toolkit.add_command(call)
+for command in (call, check):
+    toolkit.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
