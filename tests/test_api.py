@@ -18,6 +18,7 @@ from .guest import wat
 pytestmark = pytest.mark.parallel
 
 RUST = EXAMPLES / "rust" / "security.wasm"
+PATIENT_MS = 2000  # other tests run beside these
 SAYS = wat.data(wat.RESULT, b'{"decision":"allow","tags":["a"]}')
 # Says what it was given, which is no decision.
 ECHO = wat.module(
@@ -29,7 +30,7 @@ ECHO = wat.module(
 
 
 def test_what_an_example_decides_is_a_value() -> None:
-    with Module.load(RUST) as module:
+    with Module.load(RUST, timeout_ms=PATIENT_MS) as module:
         decision = module.on_request_headers({"uri": "/?q=<script>", "headers": {"user-agent": "Mozilla"}})
         assert isinstance(decision, Decision)
         assert decision.verdict == Block(403, "Forbidden")
@@ -42,7 +43,7 @@ def test_what_an_example_decides_is_a_value() -> None:
 
 
 def test_the_module_reads_what_it_reads_behind_a_proxy(build_wat: BuildWat) -> None:
-    with Module.load(build_wat(ECHO)) as module:
+    with Module.load(build_wat(ECHO), timeout_ms=PATIENT_MS) as module:
         headers = {"user-agent": "a", "cookie": ["b=1", "c=2"], ":path": "/"}
         asked = module.ask("on_request_headers", {"client_ip": "[::1]:80", "headers": headers})
     assert orjson.loads(asked.input) == {
@@ -58,7 +59,7 @@ def test_the_module_reads_what_it_reads_behind_a_proxy(build_wat: BuildWat) -> N
 
 
 def test_a_body_may_be_bytes_or_text(build_wat: BuildWat) -> None:
-    with Module.load(build_wat(ECHO)) as module:
+    with Module.load(build_wat(ECHO), timeout_ms=PATIENT_MS) as module:
         text, raw = (module.ask("on_request_body", {"data": data}).input for data in ("é", b"\xff\x00"))
     assert orjson.loads(text)["data"] == "é"
     assert orjson.loads(text)["bytes_seen"] == 2
@@ -67,7 +68,7 @@ def test_a_body_may_be_bytes_or_text(build_wat: BuildWat) -> None:
 
 
 def test_a_hook_that_is_not_there_allows(build_wat: BuildWat) -> None:
-    with Module.load(build_wat(ECHO)) as module:
+    with Module.load(build_wat(ECHO), timeout_ms=PATIENT_MS) as module:
         assert module.on_response_headers({}) == Decision()
         assert module.ask("on_response_headers", {}).result is None
 
@@ -80,7 +81,7 @@ def test_a_failure_is_raised_or_told_and_costs_the_instance_only(build_wat: Buil
             + wat.returns(wat.RESULT, 33)
         ),
     )
-    with Module.load(build_wat(traps_once)) as module:
+    with Module.load(build_wat(traps_once), timeout_ms=PATIENT_MS) as module:
         with pytest.raises(GuestFault):
             module.on_request_headers({"method": "POST"})
         assert module.on_request_headers({}).audit.tags == ("a",)
@@ -92,7 +93,10 @@ def test_a_failure_is_raised_or_told_and_costs_the_instance_only(build_wat: Buil
 
 def test_a_result_that_is_none_is_raised(build_wat: BuildWat) -> None:
     nonsense = wat.module(wat.data(wat.RESULT, b"[]"), wat.hook(wat.returns(wat.RESULT, 2)))
-    with Module.load(build_wat(nonsense)) as module, pytest.raises(ResultError, match="an array"):
+    with (
+        Module.load(build_wat(nonsense), timeout_ms=PATIENT_MS) as module,
+        pytest.raises(ResultError, match="an array"),
+    ):
         module.on_request_headers({})
 
 
@@ -110,7 +114,7 @@ def test_what_a_module_logs_is_kept(build_wat: BuildWat) -> None:
         wat.hook(f"(call $log (i32.const 3) (i32.const {wat.RESULT}) (i32.const 5)) (i64.const 0)"),
         imports='(import "sentinel" "log" (func $log (param i32 i32 i32)))',
     )
-    with Module.load(build_wat(text)) as module:
+    with Module.load(build_wat(text), timeout_ms=PATIENT_MS) as module:
         for _ in range(2):
             assert module.ask("on_request_headers", {}).log == (("warning", "log", "hello"),)
 
@@ -140,7 +144,7 @@ def test_a_configuration_reaches_the_module_or_is_refused(build_wat: BuildWat) -
     ],
 )
 def test_an_event_that_is_none_is_one_clear_error(hook: str, event: dict[str, Any], says: str) -> None:
-    with Module.load(RUST) as module, pytest.raises(UserError, match=says):
+    with Module.load(RUST, timeout_ms=PATIENT_MS) as module, pytest.raises(UserError, match=says):
         module.ask(hook, event)
 
 

@@ -16,6 +16,7 @@ from .guest import wat
 pytestmark = pytest.mark.parallel
 
 RUST = EXAMPLES / "rust" / "security.wasm"
+PATIENT = ("--timeout-ms", "2000")  # other tests run beside these
 TRAPS = wat.module(wat.hook("unreachable"))
 
 
@@ -32,7 +33,7 @@ def run(*arguments: str | Path, data: bytes = b"") -> subprocess.CompletedProces
 
 def called(*arguments: str | Path, data: bytes = b"") -> list[dict[str, Any]]:
     """What each hook said, in JSON."""
-    done = run("call", RUST, "--json", *arguments, data=data)
+    done = run("call", RUST, "--json", *PATIENT, *arguments, data=data)
     assert (done.returncode, done.stderr) == (0, "")
     return [orjson.loads(line) for line in done.stdout.splitlines()]
 
@@ -90,11 +91,11 @@ def test_one_hook_alone() -> None:
 
 
 def test_a_block_ends_it_and_people_can_read_it() -> None:
-    done = run("call", RUST, "http://a/?q=<script>", "-d", "body")
+    done = run("call", RUST, "http://a/?q=<script>", "-d", "body", *PATIENT)
     assert done.returncode == 0
     assert "\n  decision  block; status 403; tags script-injection" in done.stdout
     assert "on_request_body" not in done.stdout
-    done = run("call", RUST, "http://a/", "-H", "user-agent: a")
+    done = run("call", RUST, "http://a/", "-H", "user-agent: a", *PATIENT)
     assert "\n  request   set X-Wasm-Processed: true\n" in done.stdout
     assert "\n  request   remove X-Debug\n" in done.stdout
 

@@ -12,7 +12,7 @@ from sentinel_wasm.cli import check
 
 from .conftest import EXAMPLES, BuildWat
 from .guest import wat
-from .test_call import run
+from .test_call import PATIENT, run
 
 pytestmark = pytest.mark.parallel
 
@@ -21,7 +21,7 @@ ALLOWS = wat.data(wat.RESULT, b'{"decision":"allow"}')
 
 
 def checked(path: Path, *options: str, status: int) -> dict[str, Any]:
-    done = run("check", path, "--json", *options)
+    done = run("check", path, "--json", *PATIENT, *options)
     assert (done.returncode, done.stderr) == (status, "")
     report: dict[str, Any] = orjson.loads(done.stdout)
     return report
@@ -43,7 +43,7 @@ def test_the_examples_are_good(path: Path) -> None:
 def test_people_can_read_it(build_wat: BuildWat) -> None:
     text = wat.module(ALLOWS, wat.hook(wat.returns(wat.RESULT, 20)), alloc="(i32.const 65536)", pages=8)
     good, bad = build_wat(text), EXAMPLES / "c" / "build.sh"
-    done = run("check", good, bad)
+    done = run("check", good, bad, *PATIENT)
     assert done.returncode == 1
     assert f"{good}\n  size " in done.stdout
     assert "\n  hooks     on_request_headers\n" in done.stdout
@@ -93,7 +93,7 @@ def test_a_slow_module_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every module is, where nothing is quick enough."""
     monkeypatch.setattr(check, "SLOW_START_MS", 0)
     monkeypatch.setattr(check, "SLOW_US", 0)
-    report = check.examine(EXAMPLES / "c" / "security.wasm", None, 40, 64)
+    report = check.examine(EXAMPLES / "c" / "security.wasm", None, 2000, 64)
     assert report.problems == []
     start, call = report.warnings
     assert "to start: --isolation request would not do" in start

@@ -10,6 +10,7 @@ import click
 from sentinel_wasm import __version__, logs
 from sentinel_wasm.cli.call import call
 from sentinel_wasm.cli.check import check
+from sentinel_wasm.cli.table import test
 from sentinel_wasm.errors import UserError
 
 PROGRAM = "sentinel-wasm"
@@ -25,7 +26,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (call, check):
+for command in (call, check, test):
     toolkit.add_command(command)
 
 
