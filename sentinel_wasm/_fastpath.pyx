@@ -22,7 +22,7 @@ from sentinel_wasm._json cimport (
     Cursor, Span, integer, key, named, next_member, number, put, puts, scalar, take, text, white,
 )
 from sentinel_wasm._metrics cimport observe
-from sentinel_wasm._ticker cimport enter, leave, ticks_until
+from sentinel_wasm._ticker cimport TICK_NS, enter, leave, ticks_until
 from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 
 from sentinel_wasm.errors import FrameError
@@ -592,6 +592,7 @@ cdef void run(
     cdef wasmtime_val_raw_t values[2]
     cdef uint32_t pointer, result
     cdef uint64_t packed
+    cdef int64_t now_ns, dealloc_ns
     values[0].i64 = length
     if not enter_guest(guest, &guest.alloc, values, STEP_ALLOC, out):
         return
@@ -612,9 +613,11 @@ cdef void run(
     if not keep(guest, result, <uint32_t>packed, out):
         return
     out.ending = RETURNED
-    # What follows must not cost the result, nor the time that is left to send it.
-    api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(
-        plan.ticker, min(guest.host.deadline_ns, monotonic_ns() + DEALLOC_NS)))
+    # What follows must not cost the result, nor the time that is left to send it. Where none is left, as after
+    # the machine has stood still, all ticks that are overdue come at once: that must not cost the instance.
+    now_ns = monotonic_ns()
+    dealloc_ns = min(max(guest.host.deadline_ns, now_ns + 2 * TICK_NS), now_ns + DEALLOC_NS)
+    api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(plan.ticker, dealloc_ns))
     give_back(guest, pointer, length, out)
     if out.length:
         give_back(guest, result, out.length, out)

@@ -56,7 +56,8 @@ class Asked:
     """One call of a hook and what came of it.
 
     `result` is what the module returned, None where it had nothing to say or was not asked; `error` says why
-    it failed, and then `decision` is the fail-open rule's. `guest_ns`: the time in the module, with `alloc`
+    it failed, and then `decision` is the fail-open rule's; `lost`, why the next call has another instance
+    although this one's result is sound (`dealloc` failed). `guest_ns`: the time in the module, with `alloc`
     and `dealloc`. `log` are its lines, as (level, source, text).
     """
 
@@ -67,6 +68,7 @@ class Asked:
     guest_ns: int
     log: tuple[tuple[str, str, str], ...]
     error: ModuleError | None
+    lost: ModuleError | None
 
 
 class _Kept(GuestOutput):
@@ -189,7 +191,7 @@ class Module:
             raise UserError(f"no hook {hook!r}; there are {', '.join(FIELDS)}")
         number = abi.HOOKS.index(hook)
         data = self._input(hook, event)
-        result = error = None
+        result = error = lost = None
         decision = ALLOW
         before_ns = self._counts.call_times[1]
         if self._compiled.hooks[number]:
@@ -197,12 +199,13 @@ class Module:
                 if not self._instance.usable:
                     self._instance.start_within(self._config, self._limits.restart_ms)
                 result = self._instance.call(number, data, "call")
+                lost = self._instance.guest.lost
                 decision = ALLOW if result is None else abi.parse_result(result, number)
             except ModuleError as failed:
                 error = failed
                 decision = failure(str(failed), fail_open=fail_open)
         guest_ns = self._counts.call_times[1] - before_ns
-        return Asked(hook, data, result, decision, guest_ns, self._output.taken(), error)
+        return Asked(hook, data, result, decision, guest_ns, self._output.taken(), error, lost)
 
     def _input(self, hook: str, event: Mapping[str, Any]) -> bytes:
         """What the module reads (guest-abi.md, "What the hooks get")."""

@@ -91,6 +91,17 @@ def test_a_failure_is_raised_or_told_and_costs_the_instance_only(build_wat: Buil
         assert module.ask("on_request_headers", {"method": "POST"}).decision.status == 500
 
 
+def test_an_instance_that_is_lost_after_its_answer_is_told(build_wat: BuildWat) -> None:
+    text = wat.module(SAYS, wat.hook(wat.returns(wat.RESULT, 33)), dealloc="(unreachable)")
+    with Module.load(build_wat(text), timeout_ms=PATIENT_MS) as module:
+        for _ in range(2):
+            asked = module.ask("on_request_headers", {})
+            assert asked.decision.audit.tags == ("a",)
+            assert asked.error is None
+            assert asked.lost is not None
+            assert asked.lost.kind == "trap"
+
+
 def test_a_result_that_is_none_is_raised(build_wat: BuildWat) -> None:
     nonsense = wat.module(wat.data(wat.RESULT, b"[]"), wat.hook(wat.returns(wat.RESULT, 2)))
     with (

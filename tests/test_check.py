@@ -89,6 +89,19 @@ def test_a_result_that_is_none_is_found(build_wat: BuildWat) -> None:
     assert "alow" in checked(build_wat(text), status=1)["problems"][0]
 
 
+def test_a_dealloc_that_traps_is_warned_of(build_wat: BuildWat) -> None:
+    text = wat.module(
+        ALLOWS,
+        wat.hook(wat.returns(wat.RESULT, 20)),
+        alloc="(i32.const 65536)",
+        dealloc="(unreachable)",
+        pages=8,
+    )
+    first, second = checked(build_wat(text), status=0)["warnings"]
+    assert first.startswith("on_request_headers, call 1: its answer was sound, but then ")
+    assert second.startswith("on_request_headers, call 2: ")
+
+
 def test_a_slow_module_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every module is, where nothing is quick enough."""
     monkeypatch.setattr(check, "SLOW_START_MS", 0)

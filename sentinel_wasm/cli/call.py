@@ -13,6 +13,7 @@ import orjson
 
 from sentinel_wasm import logs
 from sentinel_wasm.api import FIELDS, Asked, Module
+from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.protocol import answers
 
 Event = tuple[str, dict[str, Any]]
@@ -170,9 +171,14 @@ def _as_json(asked: Asked) -> str:
             "answer": orjson.Fragment(_answer(asked)),
             "guest_us": asked.guest_ns / 1000,
             "log": [{"level": level, "source": source, "text": text} for level, source, text in asked.log],
-            "error": None if asked.error is None else {"kind": asked.error.kind, "reason": str(asked.error)},
+            "error": _failure(asked.error),
+            "lost": _failure(asked.lost),
         }
     ).decode()
+
+
+def _failure(error: ModuleError | None) -> dict[str, str] | None:
+    return None if error is None else {"kind": error.kind, "reason": str(error)}
 
 
 def _lines(asked: Asked, *, is_asked: bool) -> Iterator[str]:
@@ -185,6 +191,8 @@ def _lines(asked: Asked, *, is_asked: bool) -> Iterator[str]:
     yield f"  result    {logs.escaped(result)}"
     if asked.error is not None:
         yield f"  failed    {asked.error.kind}: {logs.escaped(str(asked.error))}"
+    if asked.lost is not None:
+        yield f"  lost      {asked.lost.kind}: {logs.escaped(str(asked.lost))}"
     decision = asked.decision
     words = decision.summary()
     verdict = words.pop("decision")

@@ -169,17 +169,25 @@ def _ask_often(module: Module, report: Report) -> None:
         if case is None:
             continue
         times = []
-        before = 0
+        before = None
+        was_lost = False
         for number in range(CALLS):
-            if number == _WARM:
+            if number == _WARM and not was_lost:
                 before = module.memory_bytes
             asked = module.ask(hook, case[1])
             if asked.error is not None:
                 report.problems.append(f"{hook}, call {number + 1} of {CALLS:,} alike: {asked.error}")
                 return
+            if asked.lost is not None:
+                report.warnings.append(
+                    f"{hook}, call {number + 1}: its answer was sound, but then {asked.lost}"
+                )
+                if was_lost:
+                    return
+                was_lost, before = True, None  # the next instance's memory is another
             times.append(asked.guest_ns)
         report.call_us = max(report.call_us, statistics.median(times) / 1000)
-        grown = module.memory_bytes - before
+        grown = 0 if before is None else module.memory_bytes - before
         if grown > _GROWTH_BYTES:
             report.problems.append(
                 f"{hook}: its memory grew by {grown / _MIB:.1f} MiB in the last {CALLS - _WARM:,} of"
