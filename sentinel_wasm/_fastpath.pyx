@@ -613,8 +613,8 @@ cdef void run(
     if not keep(guest, result, <uint32_t>packed, out):
         return
     out.ending = RETURNED
-    # What follows must not cost the result, nor the time that is left to send it. Where none is left, as after
-    # the machine has stood still, all ticks that are overdue come at once: that must not cost the instance.
+    # What follows must not cost the result, nor the time that is left to send it. Where none is left, as when
+    # the machine has stood still, overdue ticks come all at once: that must not cost the instance.
     now_ns = monotonic_ns()
     dealloc_ns = min(max(guest.host.deadline_ns, now_ns + 2 * TICK_NS), now_ns + DEALLOC_NS)
     api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(plan.ticker, dealloc_ns))
