@@ -17,12 +17,12 @@ from click.core import ParameterSource
 
 from sentinel_wasm import __version__, logs
 from sentinel_wasm.cli import shown
+from sentinel_wasm.cli.mistakes import in_one_line
 from sentinel_wasm.configuration import Configuration
-from sentinel_wasm.errors import ConfigurationError, UserError
+from sentinel_wasm.errors import UserError
 from sentinel_wasm.settings import Address, Form, Option, Settings, Wanted, options, parse_address
 
 PROGRAM = "sentinel-wasm-agent"
-_SHOWN = 2000  # characters of a message
 _CHECK = "--check-health"
 
 
@@ -208,21 +208,8 @@ def command(arguments: Sequence[str] = ()) -> click.Command:
 def main(arguments: list[str] | None = None) -> None:
     """Exit status 0; 2 for a mistake in the options or their file, 1 for an unusable module or socket."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with in_one_line(PROGRAM):
         status = command(arguments).main(arguments, PROGRAM, standalone_mode=False)
-    except click.UsageError as error:
-        _fail(f"{error.format_message()} (see {PROGRAM} --help)", 2)
-    except ConfigurationError as error:
-        _fail(str(error), 2)
-    except (UserError, ImportError) as error:
-        _fail(str(error), 1)
-    sys.exit(status)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    """One line, in which a module's own names are shown and not obeyed."""
-    line = logs.escaped(" ".join(message.split()))
-    click.echo(f"{PROGRAM}: {line if len(line) <= _SHOWN else line[:_SHOWN] + ' …'}", err=True)
     sys.exit(status)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -13,6 +13,7 @@ import orjson
 
 from sentinel_wasm import logs
 from sentinel_wasm.api import FIELDS, Asked, Module
+from sentinel_wasm.cli.loading import json_object, load_options
 from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.protocol import answers
 
@@ -32,9 +33,7 @@ _FORM = "application/x-www-form-urlencoded"
 @click.option("-d", "--data", metavar="TEXT|@FILE", help="A body, which goes to on_request_body.")
 @click.option("--client-ip", metavar="ADDRESS", help="Where the request comes from; 127.0.0.1.")
 @click.option("--hook", type=click.Choice(list(FIELDS)), help="Ask this hook alone; the JSON is its event.")
-@click.option("--module-config", type=click.File("rb"), metavar="FILE.json", help="For its on_configure.")
-@click.option("--timeout-ms", type=click.IntRange(1, 60_000), default=40, show_default=True)
-@click.option("--memory-limit", type=click.IntRange(1, 4096), default=64, show_default=True, help="In MiB.")
+@load_options
 @click.option("--fail-open", is_flag=True, help="What the agent was started with: failures allow.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call.")
 def call(
@@ -45,7 +44,7 @@ def call(
     data: str | None,
     client_ip: str | None,
     hook: str | None,
-    module_config: BinaryIO | None,
+    config: dict[str, Any] | None,
     timeout_ms: int,
     memory_limit: int,
     fail_open: bool,
@@ -72,7 +71,6 @@ def call(
         if given := [flag for flag, value in flags.items() if value]:
             raise click.UsageError(f"without a URL, as 'https://example.com/path', no {', '.join(given)}.")
         events = _from_json(_read_json(request), hook)
-    config = None if module_config is None else json_object(module_config.read(), module_config.name)
     failed = False
     with Module.load(module, config, timeout_ms=timeout_ms, memory_limit=memory_limit) as loaded:
         for level, source, text in loaded.start_log:
@@ -143,17 +141,6 @@ def _read(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from None
-
-
-def json_object(text: bytes, name: str) -> dict[str, Any]:
-    """Raises click.UsageError."""
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise click.UsageError(f"{name} is not JSON: {error}.") from None
-    if type(value) is not dict:
-        raise click.UsageError(f"{name} is not a JSON object.")
-    return value
 
 
 def _answer(asked: Asked) -> bytes:

@@ -14,7 +14,7 @@ import orjson
 
 from sentinel_wasm import logs
 from sentinel_wasm.api import Module
-from sentinel_wasm.cli.call import json_object
+from sentinel_wasm.cli.loading import load_options
 from sentinel_wasm.errors import UserError
 
 CALLS = 10_000
@@ -75,18 +75,19 @@ class Report:
 
 @click.command()
 @click.argument("modules", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODULE...")
-@click.option("--module-config", type=click.File("rb"), metavar="FILE.json", help="For their on_configure.")
-@click.option("--timeout-ms", type=click.IntRange(1, 60_000), default=40, show_default=True)
-@click.option("--memory-limit", type=click.IntRange(1, 4096), default=64, show_default=True, help="In MiB.")
+@load_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a module.")
 def check(
-    modules: tuple[Path, ...], module_config: Any, timeout_ms: int, memory_limit: int, as_json: bool
+    modules: tuple[Path, ...],
+    config: dict[str, Any] | None,
+    timeout_ms: int,
+    memory_limit: int,
+    as_json: bool,
 ) -> int:
     """Load each MODULE as the agent does, ask it odd events and 10,000 usual ones, and say what it is like.
 
     The exit status is 1 where one would fail under the agent.
     """
-    config = None if module_config is None else json_object(module_config.read(), module_config.name)
     failed = False
     for path in modules:
         report = examine(path, config, timeout_ms, memory_limit)

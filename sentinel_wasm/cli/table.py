@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,16 +12,11 @@ from xml.etree import ElementTree
 
 import click
 
-from sentinel_wasm import logs
+from sentinel_wasm import logs, toml
 from sentinel_wasm.api import FIELDS, Asked, Module
-from sentinel_wasm.cli.call import json_object
+from sentinel_wasm.cli.loading import load_options
 from sentinel_wasm.decision import VERDICTS, Block, Challenge, HeaderOp, Redirect
 from sentinel_wasm.errors import KINDS, UserError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _REGEX = "~"
 _CASE = ("name", "hook", "request", "event", "expect")
@@ -54,14 +48,12 @@ class Outcome:
 @click.command(name="test")
 @click.argument("module", type=click.Path(path_type=Path))
 @click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CASES.toml...")
-@click.option("--module-config", type=click.File("rb"), metavar="FILE.json", help="For its on_configure.")
-@click.option("--timeout-ms", type=click.IntRange(1, 60_000), default=40, show_default=True)
-@click.option("--memory-limit", type=click.IntRange(1, 4096), default=64, show_default=True, help="In MiB.")
+@load_options
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE.xml", help="A report for CI, too.")
 def test(
     module: Path,
     tables: tuple[Path, ...],
-    module_config: Any,
+    config: dict[str, Any] | None,
     timeout_ms: int,
     memory_limit: int,
     junit: Path | None,
@@ -78,7 +70,6 @@ def test(
     The exit status is 1 where one fails.
     """
     cases = [case for path in tables for case in read_cases(path)]
-    config = None if module_config is None else json_object(module_config.read(), module_config.name)
     with Module.load(module, config, timeout_ms=timeout_ms, memory_limit=memory_limit) as loaded:
         outcomes = []
         for case in cases:
@@ -94,10 +85,10 @@ def test(
 def read_cases(path: Path) -> list[Case]:
     """The cases of a file. Raises UserError with all that is wrong with the first that is not one."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = toml.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
     rows = data.get("case")
     if data.keys() - {"case"} or type(rows) is not list or not rows:

@@ -1,0 +1,45 @@
+"""How the toolkit's commands are told to load a module, and JSON that they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
+
+import click
+import orjson
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def json_object(text: bytes, name: str) -> dict[str, Any]:
+    """Raises click.UsageError."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise click.UsageError(f"{name} is not JSON: {error}.") from None
+    if type(value) is not dict:
+        raise click.UsageError(f"{name} is not a JSON object.")
+    return value
+
+
+def _config(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> dict[str, Any] | None:
+    return None if file is None else json_object(file.read(), file.name)
+
+
+def load_options(function: Function) -> Function:
+    """What `Module.load` takes beside the file: `config`, `timeout_ms`, `memory_limit`."""
+    limits = click.IntRange(1, 60_000), click.IntRange(1, 4096)
+    for option in (
+        click.option("--memory-limit", type=limits[1], default=64, show_default=True, help="In MiB."),
+        click.option("--timeout-ms", type=limits[0], default=40, show_default=True),
+        click.option(
+            "--module-config",
+            "config",
+            type=click.File("rb"),
+            callback=_config,
+            metavar="FILE.json",
+            help="For its on_configure.",
+        ),
+    ):
+        function = option(function)
+    return function
