@@ -35,6 +35,7 @@ setup(
             for name in MODULES
         ],
         compiler_directives={"language_level": 3},
+        nthreads=os.cpu_count() or 1,
     ),
     options={"build_ext": {"parallel": os.cpu_count()}},
 )

@@ -13,6 +13,8 @@ mkdir -p "$tree"
 # What was compiled stays, and is compiled anew where its source is newer.
 find "$tree" -type f ! -name '*.so' ! -name '*.c' -delete
 git ls-files --cached --others --exclude-standard -z | xargs -0 sh -c 'for f; do [ ! -f "$f" ] || cp -p --parents "$f" "$0"; done' "$tree"
+# Cython's output is the same for every compiler; it is made anew where a source is newer.
+cp -pu sentinel_wasm/*.c "$tree/sentinel_wasm/"
 
 if [ ! -x "build/$name/venv/bin/python" ]; then
     .venv/bin/python -m venv --without-pip "build/$name/venv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -20,6 +21,8 @@ PROGRAM = "sentinel-wasm"
 @click.pass_context
 def toolkit(context: click.Context) -> None:
     """Try WebAssembly filters for a Sentinel or Zentinel proxy."""
+    if os.environ.get("NO_COLOR"):  # no-color.org; to a pipe click writes none anyway
+        context.color = False
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
