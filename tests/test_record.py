@@ -221,6 +221,15 @@ def test_it_ends_on_a_signal_and_leaves_only_its_file(tap: RunningTap, number: i
     assert stat.S_IMODE(tap.file.stat().st_mode) == 0o600
 
 
+def test_an_empty_file_is_taken_and_nobody_elses_then(agent: RunningAgent, tmp_path: Path) -> None:
+    file = tmp_path / "traffic.swr"
+    file.touch(0o644)
+    with RunningTap(agent.socket, file) as tap:
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        tap.stop()
+        assert file.read_bytes() == b'{"swr":1}\n'
+
+
 def test_the_taps_socket_is_for_whom_the_agents_is(start_agent: StartAgent, tmp_path: Path) -> None:
     agent = start_agent(SECURITY, "--socket-mode", "600")
     with RunningTap(agent.socket, tmp_path / "traffic.swr") as tap:

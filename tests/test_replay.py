@@ -139,11 +139,31 @@ def test_credentials_that_a_module_sets_are_not_compared(tmp_path: Path, build_w
     assert found["differences"] == [
         {
             "name": "request_headers",
-            "expected": ["set X-Token: (masked)", "set X-A: a"],
-            "found": ["set X-Token: (masked)", "set X-A: b"],
+            "expected": ["set X-A: a", "set X-Token: (masked)"],
+            "found": ["set X-A: b", "set X-Token: (masked)"],
         }
     ]
     assert replayed(file, sets("1", "a"), "--against", sets("2", "a"), status=1)[-1]["differs"] == 1
+
+
+def test_only_the_order_of_changes_to_one_header_counts(tmp_path: Path, build_wat: BuildWat) -> None:
+    file = write(
+        tmp_path,
+        Decision(
+            request_headers=(
+                HeaderOp("set", "X-B", "1"),
+                HeaderOp("set", "X-A", "1"),
+                HeaderOp("add", "X-A", "2"),
+            )
+        ),
+    )
+
+    def sets(headers: dict[str, list[str]]) -> Path:
+        result = {"decision": "allow", "add_request_headers": headers}
+        return build_wat(wat.module(wat.says(orjson.dumps(result))))
+
+    assert replayed(file, sets({"X-A": ["1", "2"], "X-B": ["1"]}), status=0)[-1]["same"] == 1
+    assert replayed(file, sets({"X-A": ["2", "1"], "X-B": ["1"]}), status=1)[-1]["differs"] == 1
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,8 @@ def record(agent: Path, to: Path, listen: Path | None, no_bodies: bool) -> int:
     if path == agent:
         raise click.UsageError("--listen is the agent's own socket.")
     _check(agent)
-    file = _File(to)
     counts = Counts()
-    with _listen(path, agent) as listening:
+    with contextlib.closing(_File(to)) as file, _listen(path, agent) as listening:
         ours = listener.identity(path)
         try:
             file.write(traffic.HEAD)
@@ -48,7 +47,6 @@ def record(agent: Path, to: Path, listen: Path | None, no_bodies: bool) -> int:
             uvloop.run(_serve(tap, listening, f"point the proxy at {path}; Ctrl-C ends the recording"))
         finally:
             listener.unlink(path, ours)
-            file.close()
     click.echo(_summary(counts))
     if file.error is not None:
         raise UserError(f"{to} is not whole: {file.error}")

@@ -20,7 +20,7 @@ from sentinel_wasm.cli import traffic
 from sentinel_wasm.cli.decisions import differs, said
 from sentinel_wasm.cli.loading import load_options
 from sentinel_wasm.cli.traffic import Recorded
-from sentinel_wasm.decision import Decision
+from sentinel_wasm.decision import Decision, HeaderOp
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.protocol import answers
 
@@ -134,8 +134,20 @@ def _as_answered(decision: Decision, recorded: Recorded, answer: Decision) -> De
 
 
 def _differences(expected: Decision, found: Decision) -> list[Difference]:
-    wanted, has = said(expected), said(found)
+    wanted, has = said(_sorted(expected)), said(_sorted(found))
     return [Difference(name, wanted[name], has[name]) for name in wanted if wanted[name] != has[name]]
+
+
+def _sorted(decision: Decision) -> Decision:
+    """Changes of different headers do the same in any order, and modules that keep them in maps have none."""
+    return decision._replace(
+        request_headers=tuple(sorted(decision.request_headers, key=_lower_name)),
+        response_headers=tuple(sorted(decision.response_headers, key=_lower_name)),
+    )
+
+
+def _lower_name(op: HeaderOp) -> str:
+    return op.name.lower()
 
 
 class _Requests:
@@ -232,6 +244,7 @@ def _with_progress(reader: traffic.Reader, size: int) -> Iterator[Recorded]:
             yield recorded
             if reader.read_bytes - bar.pos >= size / _STEPS:
                 bar.update(reader.read_bytes - bar.pos)
+        bar.update(size - bar.pos)
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,7 @@ from sentinel_wasm.cli import traffic
 from sentinel_wasm.decision import Decision
 from sentinel_wasm.errors import EventError, FrameError, ProtocolError
 from sentinel_wasm.protocol import answers, events
-from sentinel_wasm.protocol.events import EVENT_NAMES, EVENT_TYPES
+from sentinel_wasm.protocol.events import EVENT_NAMES, EVENT_TYPES, EventKind
 from sentinel_wasm.protocol.frames import FrameReader, FrameType
 
 _READ_BYTES = 1 << 18
@@ -105,35 +105,34 @@ class Conversation:
 
     def _event(self, frame: bytes) -> None:
         """Raises EventError."""
-        key: str | int | None
         if self._events.protocol == 1:
-            key, self._asked = self._asked, self._asked + 1
-            self._wait(key, None)  # whatever it is, an answer comes
+            self._asked += 1
+            self._wait(self._asked, None)  # whatever it is, an answer comes
             request = _object(frame)
             kind = EVENT_NAMES.get(events.field(request, "event_type", str))
-            payload = request.get("payload")
+            self._record(self._asked, kind, request.get("payload"))
         elif (kind := EVENT_TYPES.get(self._events.frame_type)) is not None:
             payload = _object(frame)
-            key = events.correlation_id(payload)
-            if key is None:
+            identity = events.correlation_id(payload)
+            if identity is None:
                 raise EventError("the event has no correlation_id")
-            self._wait(key, None)
-        else:
-            return
-        hook = traffic.HOOKS.get(kind) if kind is not None else None
-        if hook is None or (kind in traffic.BODIES and not self._bodies):
+            self._wait(identity, None)
+            self._record(identity, kind, payload)
+
+    def _record(self, key: str | int, kind: EventKind | None, payload: Any) -> None:
+        """Raises EventError."""
+        if kind is None or kind not in traffic.HOOKS or (kind in traffic.BODIES and not self._bodies):
             self._counts.others += 1
             return
-        assert kind is not None
-        self._wait(key, _Asked(time.time(), hook, traffic.encode_event(kind, payload)))
+        self._wait(key, _Asked(time.time(), traffic.HOOKS[kind], traffic.encode_event(kind, payload)))
         self._counts.events += 1
 
     def _answer(self, frame: bytes) -> None:
         """Raises ProtocolError."""
         key: str | int
         if self._answers.protocol == 1:
-            key, self._answered = self._answered, self._answered + 1
-            answer = _object(frame)
+            self._answered += 1
+            key, answer = self._answered, _object(frame)
         elif self._answers.frame_type == FrameType.AGENT_RESPONSE:
             answer = _object(frame)
             key = answers.correlation_id(answer)
@@ -141,12 +140,11 @@ class Conversation:
             return
         if key not in self._waiting:
             raise ProtocolError("an answer to no event")
-        decision = answers.decode(answer)
-        self._over(key, decision)
+        self._over(key, answers.decode(answer))
 
     def _wait(self, key: str | int, asked: _Asked | None) -> None:
         if key in self._waiting:
-            self._over(key, None)  # v2: the proxy has given it up
+            self._over(key, None)  # over v2, the proxy has given it up
         self._waiting[key] = asked
         self._waiting_bytes += len(asked.data) if asked else 0
         while len(self._waiting) > _MOST_EVENTS or self._waiting_bytes > _MOST_BYTES:
