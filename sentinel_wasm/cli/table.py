@@ -14,8 +14,9 @@ import click
 
 from sentinel_wasm import logs, toml
 from sentinel_wasm.api import FIELDS, Asked, Module
+from sentinel_wasm.cli.decisions import differs, said
 from sentinel_wasm.cli.loading import load_options
-from sentinel_wasm.decision import VERDICTS, Block, Challenge, HeaderOp, Redirect
+from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.errors import KINDS, UserError
 
 _REGEX = "~"
@@ -153,36 +154,11 @@ def _run(module: Module, case: Case) -> Outcome:
     return Outcome(case, time.perf_counter() - began, differences)
 
 
-def said(asked: Asked) -> dict[str, Any]:
-    """What a module said, by the names of EXPECTED."""
-    decision = asked.decision
-    verdict = decision.verdict
-    return {
-        "decision": decision.summary()["decision"],
-        "status": verdict.status if isinstance(verdict, Block | Redirect) else None,
-        "body": verdict.body if isinstance(verdict, Block) else None,
-        "url": verdict.url if isinstance(verdict, Redirect) else None,
-        "challenge": verdict.type if isinstance(verdict, Challenge) else None,
-        "tags": list(decision.audit.tags),
-        "rule_ids": list(decision.audit.rule_ids),
-        "reason_codes": list(decision.audit.reason_codes),
-        "confidence": decision.audit.confidence,
-        "request_headers": [_change(op) for op in decision.request_headers],
-        "response_headers": [_change(op) for op in decision.response_headers],
-        "needs_more": decision.needs_more,
-        "fails": None if asked.error is None else asked.error.kind,
-    }
-
-
-def _change(op: HeaderOp) -> str:
-    return f"{op.op} {op.name}" + ("" if op.value is None else f": {op.value}")
-
-
 def _differences(expect: dict[str, Any], asked: Asked) -> Iterator[str]:
-    found = said(asked)
+    found = {**said(asked.decision), "fails": None if asked.error is None else asked.error.kind}
     for name, wanted in expect.items():
         if not _fits(wanted, found[name]):
-            yield f"{name}: expected {wanted!r}, found {found[name]!r}"
+            yield differs(name, wanted, found[name])
     if asked.error is not None and "fails" not in expect:
         yield f"the module failed ({asked.error.kind}): {asked.error}"
 

@@ -1,4 +1,4 @@
-"""Decisions as the proxy reads them: AgentResponse (agent-protocol.md, section 2).
+"""Decisions as the proxy reads them: AgentResponse (agent-protocol.md, section 2), and read from there.
 
 `encode` makes an answer whose `audit.custom` is empty and comes last, so that v2's correlation id can be put
 into finished bytes (`with_correlation_id`), and equal decisions need to be encoded once only.
@@ -15,7 +15,9 @@ import orjson
 from sentinel_wasm import base64
 from sentinel_wasm.decision import (
     ALLOW,
+    ALLOWED,
     Allow,
+    Audit,
     Block,
     BodyMutation,
     Challenge,
@@ -24,6 +26,8 @@ from sentinel_wasm.decision import (
     Redirect,
     Verdict,
 )
+from sentinel_wasm.errors import ProtocolError
+from sentinel_wasm.protocol.events import field
 
 _TAIL = b"{}}}"
 _ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
@@ -118,3 +122,100 @@ def for_response_body(decision: Decision, data: bytes, *, echo: bool) -> Decisio
     elif not echo or len(data) > _ECHO_BYTES:
         return decision
     return decision._replace(response_body=BodyMutation(data, body.chunk_index if body else None))
+
+
+def correlation_id(answer: dict[str, Any]) -> str:
+    """Where `with_correlation_id` has put it. Raises ProtocolError."""
+    custom = field(field(answer, "audit", dict, {}), "custom", dict, {})
+    found: str = field(custom, "correlation_id", str)
+    return found
+
+
+def decode(answer: dict[str, Any]) -> Decision:
+    """What a module decided, from an AgentResponse as orjson gives it; the rest is left out.
+
+    Raises ProtocolError.
+    """
+    audit = field(answer, "audit", dict, {})
+    return Decision(
+        _read_verdict(answer.get("decision")),
+        _read_ops(answer, "request_headers"),
+        _read_ops(answer, "response_headers"),
+        Audit(
+            _read_texts(audit, "tags"),
+            _read_texts(audit, "rule_ids"),
+            _read_confidence(audit),
+            _read_texts(audit, "reason_codes"),
+        ),
+        _read_map(answer, "routing_metadata"),
+        _read_mutation(answer, "request_body_mutation", raw=True),
+        _read_mutation(answer, "response_body_mutation", raw=False),
+        field(answer, "needs_more", bool, False),
+    )
+
+
+def _read_verdict(verdict: Any) -> Verdict:
+    if verdict == "allow":
+        return ALLOWED
+    name, fields = _read_only_member(verdict, "decision")
+    match name:
+        case "block":
+            return Block(field(fields, "status", int), field(fields, "body", str, None))
+        case "redirect":
+            return Redirect(field(fields, "url", str), field(fields, "status", int))
+        case "challenge":
+            return Challenge(field(fields, "challenge_type", str), _read_map(fields, "params"))
+    raise ProtocolError(f"decision is {name!r:.60}, expected allow, block, redirect or challenge")
+
+
+def _read_only_member(value: Any, what: str) -> tuple[str, dict[str, Any]]:
+    if type(value) is not dict or len(value) != 1:
+        raise ProtocolError(f"{what} is not an object with one member")
+    (name,) = value
+    return name, field(value, name, dict)
+
+
+def _read_ops(answer: dict[str, Any], name: str) -> tuple[HeaderOp, ...]:
+    return tuple(_read_op(op, name) for op in field(answer, name, list, []))
+
+
+def _read_op(op: Any, where: str) -> HeaderOp:
+    kind, fields = _read_only_member(op, f"a change in {where}")
+    match kind:
+        case "set" | "add":
+            return HeaderOp(kind, field(fields, "name", str), field(fields, "value", str))
+        case "remove":
+            return HeaderOp(kind, field(fields, "name", str))
+    raise ProtocolError(f"a change in {where} is {kind!r:.60}, expected set, add or remove")
+
+
+def _read_texts(audit: dict[str, Any], name: str) -> tuple[str, ...]:
+    texts = field(audit, name, list, [])
+    if not {str}.issuperset(map(type, texts)):
+        raise ProtocolError(f"{name} has something that is not a string in it")
+    return tuple(texts)
+
+
+def _read_confidence(audit: dict[str, Any]) -> float | None:
+    """The protocol has a number, and JSON has two kinds of them."""
+    value = audit.get("confidence")
+    return float(value) if type(value) is int else field(audit, "confidence", float, None)
+
+
+def _read_map(fields: dict[str, Any], name: str) -> Mapping[str, str]:
+    pairs: dict[str, str] = field(fields, name, dict, {})
+    if not {str}.issuperset(map(type, pairs.values())):
+        raise ProtocolError(f"{name} has a value that is not a string")
+    return pairs
+
+
+def _read_mutation(answer: dict[str, Any], name: str, *, raw: bool) -> BodyMutation | None:
+    mutation = field(answer, name, dict, None)
+    if mutation is None:
+        return None
+    text = field(mutation, "data", str, None)
+    try:
+        data = None if text is None else text.encode() if raw else base64.decode(text)
+    except ValueError as error:
+        raise ProtocolError(f"data of {name} is not base64: {error}") from None
+    return BodyMutation(data, field(mutation, "chunk_index", int, 0))

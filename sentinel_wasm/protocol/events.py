@@ -130,8 +130,11 @@ def correlation_id(payload: Any) -> str | None:
     return None
 
 
-def _get(payload: dict[str, Any], name: str, kind: type, default: Any = ...) -> Any:
-    """A field of exactly this type; absent or null gives the default where there is one."""
+def field(payload: dict[str, Any], name: str, kind: type, default: Any = ...) -> Any:
+    """A field of exactly this type; absent or null gives the default where there is one.
+
+    Raises EventError.
+    """
     value = payload.get(name)
     if type(value) is kind:
         return value
@@ -141,42 +144,42 @@ def _get(payload: dict[str, Any], name: str, kind: type, default: Any = ...) -> 
 
 
 def _request_headers(payload: dict[str, Any]) -> RequestHeaders:
-    metadata = _get(payload, "metadata", dict)
+    metadata = field(payload, "metadata", dict)
     return RequestHeaders(
-        _get(payload, "correlation_id", str, None) or _get(metadata, "correlation_id", str),
-        _get(payload, "method", str),
-        _get(payload, "uri", str),
-        _get(metadata, "client_ip", str),
-        _get(payload, "headers", dict),
+        field(payload, "correlation_id", str, None) or field(metadata, "correlation_id", str),
+        field(payload, "method", str),
+        field(payload, "uri", str),
+        field(metadata, "client_ip", str),
+        field(payload, "headers", dict),
     )
 
 
 def _response_headers(payload: dict[str, Any]) -> ResponseHeaders:
     return ResponseHeaders(
-        _get(payload, "correlation_id", str), _get(payload, "status", int), _get(payload, "headers", dict)
+        field(payload, "correlation_id", str), field(payload, "status", int), field(payload, "headers", dict)
     )
 
 
 def _body_chunk(payload: dict[str, Any], seen: str) -> BodyChunk:
-    text = _get(payload, "data", str)
+    text = field(payload, "data", str)
     try:
         data = base64.decode(text)
     except ValueError as error:
         raise EventError(f"data is not base64: {error}") from None
     return BodyChunk(
-        _get(payload, "correlation_id", str),
+        field(payload, "correlation_id", str),
         text,
         data,
-        _get(payload, "is_last", bool),
-        _get(payload, "total_size", int, None),
+        field(payload, "is_last", bool),
+        field(payload, "total_size", int, None),
         _chunk_index(payload),
-        _get(payload, seen, int, 0),
+        field(payload, seen, int, 0),
     )
 
 
 def _chunk_index(payload: dict[str, Any]) -> int:
     """An answer's mutation repeats it, and proxies cannot read one that is no u32."""
-    index = _get(payload, "chunk_index", int, 0)
+    index = field(payload, "chunk_index", int, 0)
     if not 0 <= index < 2**32:
         raise EventError(f"chunk_index is {index}, expected 0 to 4294967295")
     assert isinstance(index, int)
@@ -192,19 +195,19 @@ def _response_body_chunk(payload: dict[str, Any]) -> BodyChunk:
 
 
 def _request_complete(payload: dict[str, Any]) -> RequestComplete:
-    identity = _get(payload, "correlation_id", str)
+    identity = field(payload, "correlation_id", str)
     numbers = ("status", "duration_ms", "request_body_size", "response_body_size", "upstream_attempts")
-    fields = {"correlation_id": identity} | {name: _get(payload, name, int, 0) for name in numbers}
-    return RequestComplete(identity, fields | {"error": _get(payload, "error", str, None)})
+    fields = {"correlation_id": identity} | {name: field(payload, name, int, 0) for name in numbers}
+    return RequestComplete(identity, fields | {"error": field(payload, "error", str, None)})
 
 
 def _configure(payload: dict[str, Any]) -> Configure:
     # v1's Configure has no correlation id: there, answers are matched by order.
-    return Configure(_get(payload, "correlation_id", str, ""), payload.get("config"))
+    return Configure(field(payload, "correlation_id", str, ""), payload.get("config"))
 
 
 def _other(payload: dict[str, Any]) -> Other:
-    return Other(_get(payload, "correlation_id", str, ""))
+    return Other(field(payload, "correlation_id", str, ""))
 
 
 _PARSERS: dict[EventKind, Callable[[dict[str, Any]], Event]] = {

@@ -13,18 +13,25 @@ from sentinel_wasm.errors import SocketError
 MODE = 0o660
 _BACKLOG = 512
 _NO_GROUP = 2**32 - 2  # the last number that chown takes
+_TAKEN = "stop it, take over from it with --takeover, or choose another --socket"
 
 
 def listen(
-    path: Path, mode: int = MODE, group: str | None = None, kind: socket.SocketKind = socket.SOCK_STREAM
+    path: Path,
+    mode: int = MODE,
+    group: str | None = None,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    *,
+    taken: str = _TAKEN,
 ) -> socket.socket:
     """A listening socket at `path`; a stale one there is replaced. `group`: None for the process's own.
+    `taken` is what to do where somebody listens there.
 
     Raises SocketError where the path is taken by a live agent or by something that is no socket (left
     untouched), or cannot be made.
     """
     group_id = None if group is None else _group_id(group)
-    _make_way(path, kind)
+    _make_way(path, kind, taken)
     listener = socket.socket(socket.AF_UNIX, kind)
     # The mode must hold from the moment the file exists: bind makes it under the umask.
     umask = os.umask(0o777 & ~mode)
@@ -82,7 +89,7 @@ def identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _make_way(path: Path, kind: socket.SocketKind) -> None:
+def _make_way(path: Path, kind: socket.SocketKind, taken: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -90,7 +97,7 @@ def _make_way(path: Path, kind: socket.SocketKind) -> None:
     except OSError as error:
         raise SocketError(f"cannot use {path}: {_reason(error)}") from None
     if not stat.S_ISSOCK(mode):
-        raise SocketError(f"{path} exists and is not a socket; it is left as it is, choose another --socket")
+        raise SocketError(f"{path} exists and is not a socket; it is left as it is, choose another path")
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(1)
         try:
@@ -100,10 +107,7 @@ def _make_way(path: Path, kind: socket.SocketKind) -> None:
             return
         except OSError as error:
             raise SocketError(f"cannot tell whether {path} is in use: {_reason(error)}") from None
-    raise SocketError(
-        f"another agent is listening on {path}; stop it, take over from it with --takeover, or choose another"
-        " --socket"
-    )
+    raise SocketError(f"another agent is listening on {path}; {taken}")
 
 
 def _reason(error: OSError) -> str:

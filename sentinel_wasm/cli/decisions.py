@@ -1,0 +1,54 @@
+"""Decisions as the toolkit shows and compares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sentinel_wasm import base64
+from sentinel_wasm.decision import Block, BodyMutation, Challenge, Decision, HeaderOp, Redirect
+
+
+def said(decision: Decision) -> dict[str, Any]:
+    """All of a decision, in plain words and numbers."""
+    verdict = decision.verdict
+    return {
+        "decision": decision.summary()["decision"],
+        "status": verdict.status if isinstance(verdict, Block | Redirect) else None,
+        "body": verdict.body if isinstance(verdict, Block) else None,
+        "url": verdict.url if isinstance(verdict, Redirect) else None,
+        "challenge": verdict.type if isinstance(verdict, Challenge) else None,
+        "challenge_params": dict(verdict.params) if isinstance(verdict, Challenge) else {},
+        "tags": list(decision.audit.tags),
+        "rule_ids": list(decision.audit.rule_ids),
+        "reason_codes": list(decision.audit.reason_codes),
+        "confidence": decision.audit.confidence,
+        "request_headers": [_change(op) for op in decision.request_headers],
+        "response_headers": [_change(op) for op in decision.response_headers],
+        "routing_metadata": dict(decision.routing_metadata),
+        "request_body": _mutation(decision.request_body),
+        "response_body": _mutation(decision.response_body),
+        "needs_more": decision.needs_more,
+    }
+
+
+def differs(name: str, expected: Any, found: Any) -> str:
+    """A field of `said` that is not as it should be, in one line; not escaped."""
+    return f"{name}: expected {expected!r}, found {found!r}"
+
+
+def _change(op: HeaderOp) -> str:
+    return f"{op.op} {op.name}" + ("" if op.value is None else f": {op.value}")
+
+
+def _mutation(mutation: BodyMutation | None) -> str | None:
+    if mutation is None:
+        return None
+    chunk = "" if mutation.chunk_index is None else f" chunk {mutation.chunk_index}"
+    if mutation.data is None:
+        return f"pass{chunk} through"
+    if not mutation.data:
+        return f"drop{chunk}"
+    try:
+        return f"replace{chunk} by {mutation.data.decode()}"
+    except UnicodeDecodeError:
+        return f"replace{chunk} by base64 {base64.encode(mutation.data)}"
