@@ -15,14 +15,14 @@ import click
 from sentinel_wasm import logs, toml
 from sentinel_wasm.api import FIELDS, Asked, Module
 from sentinel_wasm.cli.loading import load_options
-from sentinel_wasm.decision import VERDICTS, Block, Challenge, HeaderOp, Redirect
+from sentinel_wasm.decision import VERDICTS, Block, BodyMutation, Challenge, HeaderOp, Redirect
 from sentinel_wasm.errors import KINDS, UserError
 
 _REGEX = "~"
 _CASE = ("name", "hook", "request", "event", "expect")
 EXPECTED = (
     *("decision", "status", "body", "url", "challenge", "tags", "rule_ids", "reason_codes", "confidence"),
-    *("request_headers", "response_headers", "needs_more", "fails"),
+    *("request_headers", "response_headers", "request_body", "response_body", "needs_more", "fails"),
 )
 
 
@@ -169,6 +169,8 @@ def said(asked: Asked) -> dict[str, Any]:
         "confidence": decision.audit.confidence,
         "request_headers": [_change(op) for op in decision.request_headers],
         "response_headers": [_change(op) for op in decision.response_headers],
+        "request_body": _replacement(decision.request_body),
+        "response_body": _replacement(decision.response_body),
         "needs_more": decision.needs_more,
         "fails": None if asked.error is None else asked.error.kind,
     }
@@ -176,6 +178,10 @@ def said(asked: Asked) -> dict[str, Any]:
 
 def _change(op: HeaderOp) -> str:
     return f"{op.op} {op.name}" + ("" if op.value is None else f": {op.value}")
+
+
+def _replacement(mutation: BodyMutation | None) -> str | None:
+    return None if mutation is None or mutation.data is None else mutation.data.decode(errors="replace")
 
 
 def _differences(expect: dict[str, Any], asked: Asked) -> Iterator[str]:
