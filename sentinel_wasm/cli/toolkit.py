@@ -10,6 +10,7 @@ from sentinel_wasm import __version__
 from sentinel_wasm.cli.call import call
 from sentinel_wasm.cli.check import check
 from sentinel_wasm.cli.mistakes import in_one_line
+from sentinel_wasm.cli.new import new
 from sentinel_wasm.cli.table import test
 
 PROGRAM = "sentinel-wasm"
@@ -24,7 +25,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (call, check, test):
+for command in (new, check, call, test):
     toolkit.add_command(command)
 
 
