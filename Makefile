@@ -16,7 +16,7 @@ SOAK_RELOADS ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples wheel clean
+.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +30,8 @@ $(VENV)/.ready: $(SOURCES)
 run: setup  ## an agent on an example module, with requests played at it (MODULE=… SOCKET=… for yours)
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
-test: setup  ## every test but those that need the real proxies, or the machine to themselves
-	$(PYTEST) -m "parallel and not e2e" $(BESIDE)
+test: setup  ## every test but those that need the real proxies, the machine to themselves, or slow compilers
+	$(PYTEST) -m "parallel and not e2e and not templates" $(BESIDE)
 	$(PYTEST) -m "not parallel and not e2e and not load"
 
 overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
@@ -71,6 +71,9 @@ asan: setup  ## the unit tests under AddressSanitizer and UBSan
 
 examples: ## rebuild the example modules that this machine has the compilers for
 	ci/build_examples.sh
+
+templates: setup  ## build every template of sentinel-wasm new whose compiler is here, and run its table
+	$(PYTEST) tests/test_new.py
 
 wheel: setup  ## a wheel in dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -45,6 +45,12 @@ name = "bodies are looked at"
 hook = "on_request_body"
 event = { data = "hello" }
 expect = { decision = "allow", tags = ["body-clean"] }
+
+[[case]]
+name = "card numbers are masked"
+hook = "on_response_body"
+event = { data = "card 1234-5678-9012-3456" }
+expect = { response_body = "card ****-****-****-3456" }
 """
 
 
@@ -59,9 +65,9 @@ def test_a_table_that_is_right_passes(table: Path, tmp_path: Path) -> None:
     done = run("test", *PATIENT, RUST, table, table, "--junit", report)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "passed  scripts are turned away"
-    assert done.stdout.splitlines()[-1] == "8 passed, 0 failed"
+    assert done.stdout.splitlines()[-1] == "10 passed, 0 failed"
     suite = ElementTree.parse(report).getroot()
-    assert (suite.get("tests"), suite.get("failures")) == ("8", "0")
+    assert (suite.get("tests"), suite.get("failures")) == ("10", "0")
     assert suite[0].get("name") == "scripts are turned away"
 
 

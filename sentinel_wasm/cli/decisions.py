@@ -25,8 +25,8 @@ def said(decision: Decision) -> dict[str, Any]:
         "request_headers": [_change(op) for op in decision.request_headers],
         "response_headers": [_change(op) for op in decision.response_headers],
         "routing_metadata": dict(decision.routing_metadata),
-        "request_body": _mutation(decision.request_body),
-        "response_body": _mutation(decision.response_body),
+        "request_body": _replacement(decision.request_body),
+        "response_body": _replacement(decision.response_body),
         "needs_more": decision.needs_more,
     }
 
@@ -40,15 +40,11 @@ def _change(op: HeaderOp) -> str:
     return f"{op.op} {op.name}" + ("" if op.value is None else f": {op.value}")
 
 
-def _mutation(mutation: BodyMutation | None) -> str | None:
-    if mutation is None:
+def _replacement(mutation: BodyMutation | None) -> str | None:
+    """What the chunk becomes, empty where it is dropped; None where it stays."""
+    if mutation is None or mutation.data is None:
         return None
-    chunk = "" if mutation.chunk_index is None else f" chunk {mutation.chunk_index}"
-    if mutation.data is None:
-        return f"pass{chunk} through"
-    if not mutation.data:
-        return f"drop{chunk}"
     try:
-        return f"replace{chunk} by {mutation.data.decode()}"
+        return mutation.data.decode()
     except UnicodeDecodeError:
-        return f"replace{chunk} by base64 {base64.encode(mutation.data)}"
+        return f"base64 {base64.encode(mutation.data)}"

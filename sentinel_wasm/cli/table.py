@@ -23,7 +23,7 @@ _REGEX = "~"
 _CASE = ("name", "hook", "request", "event", "expect")
 EXPECTED = (
     *("decision", "status", "body", "url", "challenge", "tags", "rule_ids", "reason_codes", "confidence"),
-    *("request_headers", "response_headers", "needs_more", "fails"),
+    *("request_headers", "response_headers", "request_body", "response_body", "needs_more", "fails"),
 )
 
 

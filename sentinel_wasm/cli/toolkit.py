@@ -11,6 +11,7 @@ from sentinel_wasm import __version__
 from sentinel_wasm.cli.call import call
 from sentinel_wasm.cli.check import check
 from sentinel_wasm.cli.mistakes import in_one_line
+from sentinel_wasm.cli.new import new
 from sentinel_wasm.cli.record import record
 from sentinel_wasm.cli.replay import replay
 from sentinel_wasm.cli.table import test
@@ -29,7 +30,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (call, check, test, record, replay):
+for command in (new, check, call, test, record, replay):
     toolkit.add_command(command)
 
 

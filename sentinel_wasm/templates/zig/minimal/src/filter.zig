@@ -1,0 +1,9 @@
+const sdk = @import("sdk.zig");
+
+comptime {
+    sdk.exportHooks(@This());
+}
+
+pub fn on_request_headers(_: sdk.Request) sdk.Decision {
+    return sdk.allow().tag("seen");
+}
