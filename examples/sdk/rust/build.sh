@@ -24,8 +24,8 @@ target=$(absolute "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR="$target"
 
 # Panic messages name source files: keep the folders of this machine out of the module. The crate's own are relative:
-# with its folder named here, no two projects could share a CARGO_TARGET_DIR. Memory is copied by wasm's own
-# instruction, which every runtime of today has, and not byte by byte.
+# flags that named its folder would have serde compiled anew for every project that shares a CARGO_TARGET_DIR. Memory is
+# copied by wasm's own instruction, which every runtime of today has, and not byte by byte.
 # The separator is cargo's own, so that a path may have blanks in it.
 CARGO_ENCODED_RUSTFLAGS=$(printf -- \
     '-Ctarget-feature=+bulk-memory\037--remap-path-prefix=%s\037--remap-path-prefix=%s' \

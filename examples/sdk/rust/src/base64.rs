@@ -10,7 +10,11 @@ pub fn encode(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         text.push(digit(bits >> 18));
         text.push(digit(bits >> 12));
-        text.push(if group.len() > 1 { digit(bits >> 6) } else { '=' });
+        text.push(if group.len() > 1 {
+            digit(bits >> 6)
+        } else {
+            '='
+        });
         text.push(if group.len() > 2 { digit(bits) } else { '=' });
     }
     text
@@ -68,7 +72,9 @@ mod tests {
 
     #[test]
     fn what_is_no_base64_is_refused() {
-        for text in ["Z", "Zg", "Zg=", "Zh==", "Zg==Zg==", "Zm9*", "=", "====", "Zm9v\n"] {
+        for text in [
+            "Z", "Zg", "Zg=", "Zh==", "Zg==Zg==", "Zm9*", "=", "====", "Zm9v\n",
+        ] {
             assert_eq!(decode(text), None, "{text:?}");
         }
     }

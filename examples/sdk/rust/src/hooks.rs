@@ -127,15 +127,20 @@ mod tests {
             Decision::allow().tags(&["seen"])
         };
         let result = on_request_headers(&event, decide);
-        assert_eq!(decided(&result), json!({"decision": "allow", "tags": ["seen"]}));
+        assert_eq!(
+            decided(&result),
+            json!({"decision": "allow", "tags": ["seen"]})
+        );
     }
 
     #[test]
     fn a_response_reaches_the_filter() {
-        let event = event(json!({"status": 204, "correlation_id": "c", "headers": {"Server": "s"}}));
+        let event =
+            event(json!({"status": 204, "correlation_id": "c", "headers": {"Server": "s"}}));
         let decide = |response: Response| {
             assert_eq!(response.status, 204);
-            Decision::allow().set_response_header("X-Was", response.headers.get("Server").unwrap().to_owned())
+            Decision::allow()
+                .set_response_header("X-Was", response.headers.get("Server").unwrap().to_owned())
         };
         let result = on_response_headers(&event, decide);
         assert_eq!(
@@ -154,7 +159,10 @@ mod tests {
     #[test]
     fn a_chunk_is_text_or_bytes() {
         on_request_body(&chunk("utf-8", "hello"), |chunk| {
-            assert_eq!((chunk.chunk_index, chunk.is_last, chunk.total_size), (3, true, None));
+            assert_eq!(
+                (chunk.chunk_index, chunk.is_last, chunk.total_size),
+                (3, true, None)
+            );
             assert_eq!(chunk.text(), Some("hello"));
             assert_eq!(chunk.bytes(), b"hello");
             Decision::allow()
@@ -168,7 +176,8 @@ mod tests {
 
     #[test]
     fn what_is_no_event_never_reaches_the_filter() {
-        let request = r#"{"method":"GET","uri":"/","client_ip":"","correlation_id":"","headers":{}}"#;
+        let request =
+            r#"{"method":"GET","uri":"/","client_ip":"","correlation_id":"","headers":{}}"#;
         assert!(read::<Request>(request.as_bytes()).is_some());
         for event in [
             String::new(),
@@ -227,8 +236,14 @@ mod tests {
             (json!({"config": {}}), None),
             (json!({"config": {"most": 9}}), None),
             (json!({"config": {"most": 10}}), Some("most: 10 is over 9")),
-            (json!({"config": {"most": "9"}}), Some("invalid type: string \"9\", expected u32")),
-            (json!({"config": [9]}), Some("invalid type: sequence, expected a map")),
+            (
+                json!({"config": {"most": "9"}}),
+                Some("invalid type: string \"9\", expected u32"),
+            ),
+            (
+                json!({"config": [9]}),
+                Some("invalid type: sequence, expected a map"),
+            ),
         ] {
             let result = on_configure(&event(given), at_most_9);
             match error {

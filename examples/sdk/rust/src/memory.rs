@@ -38,11 +38,7 @@ pub unsafe extern "C" fn dealloc(ptr: *mut u8, size: usize) {
 /// # Safety
 ///
 /// `len` bytes at `ptr` are initialised and nobody else's, as they are when the agent calls a hook.
-pub unsafe fn call<'a>(
-    ptr: *const u8,
-    len: usize,
-    hook: impl FnOnce(&'a [u8]) -> Vec<u8>,
-) -> u64 {
+pub unsafe fn call<'a>(ptr: *const u8, len: usize, hook: impl FnOnce(&'a [u8]) -> Vec<u8>) -> u64 {
     let result = hook(slice::from_raw_parts(ptr, len));
     // From here on the result is the agent's. A boxed slice has no spare capacity: its length is all
     // that `dealloc` needs to know.
