@@ -1,53 +1,8 @@
 #!/bin/sh
-# Builds security.wasm, published_admin.wasm and published_bot.wasm into the folder given, or else into this one.
-# One toolchain gives the same bytes wherever the checkout is. Exit 3: there is no toolchain for wasm32.
+# Builds the modules of all filters into the folder given, or else into this one; sdk/build.sh says how.
+# Exit 3: there is no toolchain for wasm32.
 set -eu
-
-absolute() { mkdir -p "$1" && (cd "$1" && pwd); }
 here=$(cd "$(dirname "$0")" && pwd)
-out=$(absolute "${1:-$here}")
-
-triple=wasm32-unknown-unknown
-has_wasm() { command -v "$1" >/dev/null && [ -d "$("$1" --print target-libdir --target "$triple" 2>/dev/null)" ]; }
-
-if command -v cargo >/dev/null && has_wasm "${RUSTC:-rustc}"; then
-    cargo=cargo
-elif [ -x /usr/bin/cargo ] && has_wasm /usr/bin/rustc; then
-    cargo=/usr/bin/cargo
-else
-    echo "build.sh: Rust for $triple is missing: 'rustup target add $triple'," \
-        "or on Debian 'apt-get install cargo libstd-rust-dev-wasm32'" >&2
-    exit 3
-fi
-
-target=$(absolute "${CARGO_TARGET_DIR:-$here/target}")
-export CARGO_TARGET_DIR="$target"
+out=$(mkdir -p "${1:-$here}" && cd "${1:-$here}" && pwd)
 cd "$here"
-
-# Panic messages name source files: keep the folders of this machine out of the module. Memory is copied by wasm's
-# own instruction, which every runtime of today has, and not byte by byte.
-# The separator is cargo's own, so that a path may have blanks in it.
-CARGO_ENCODED_RUSTFLAGS=$(printf -- \
-    '-Ctarget-feature=+bulk-memory\037--remap-path-prefix=%s\037--remap-path-prefix=%s\037--remap-path-prefix=%s' \
-    "$here=." "${CARGO_HOME:-$HOME/.cargo}/registry/src=deps" "$target/vendor=deps")
-export CARGO_ENCODED_RUSTFLAGS
-
-set -- build --locked --release --target "$triple"
-if [ "$cargo" = /usr/bin/cargo ]; then
-    case $(command -v cargo) in
-    # Debian's cargo clones the whole index of crates.io first. A newer one beside it gets what Cargo.lock names
-    # and no more.
-    "" | /usr/bin/cargo | /bin/cargo) ;;
-    *)
-        cargo vendor --quiet --locked "$target/vendor"
-        set -- "$@" --offline --config 'source.crates-io.replace-with="vendor"' \
-            --config "source.vendor.directory=\"$target/vendor\""
-        ;;
-    esac
-    export RUSTC=/usr/bin/rustc
-fi
-"$cargo" "$@"
-
-for module in security published_admin published_bot; do
-    install -m 644 "$target/$triple/release/$module.wasm" "$out/"
-done
+sdk/build.sh "$out" security published_admin published_bot bare

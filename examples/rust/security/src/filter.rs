@@ -1,30 +1,30 @@
-//! What is decided. Nothing here knows about memory or pointers: an event comes in, an answer goes
-//! out.
+//! What is decided. Nothing here knows about memory or pointers: an event comes in, a decision
+//! goes out.
 
-use guest::{Answer, BodyChunk, Headers, RequestHeaders, ResponseHeaders};
+use sentinel_guest::{BodyChunk, Decision, Headers, Request, Response};
 
 use crate::text;
 
-pub fn request_headers(request: RequestHeaders) -> Answer {
+pub fn request_headers(request: Request) -> Decision {
     let uri = text::decode(request.uri.as_bytes());
     let path = uri.split(['?', '#']).next().unwrap_or_default();
 
     if contains_any(&uri, &["../", "..\\"]) || path.ends_with("/..") {
-        return Answer::block(403, "Forbidden")
+        return Decision::block(403, "Forbidden")
             .tags(&["path-traversal"])
             .rule_ids(&["SEC-001"])
             .confidence(0.95)
             .reason_codes(&["PATH_TRAVERSAL"]);
     }
     if contains_any(&uri, &["union select", "' or ", "drop table", "; --"]) {
-        return Answer::block(403, "Forbidden")
+        return Decision::block(403, "Forbidden")
             .tags(&["sql-injection"])
             .rule_ids(&["SEC-002"])
             .confidence(0.9)
             .reason_codes(&["SQL_INJECTION"]);
     }
     if contains_any(&uri, &["<script", "javascript:"]) {
-        return Answer::block(403, "Forbidden")
+        return Decision::block(403, "Forbidden")
             .tags(&["script-injection"])
             .rule_ids(&["SEC-003"])
             .confidence(0.9)
@@ -34,7 +34,7 @@ pub fn request_headers(request: RequestHeaders) -> Answer {
     // Whether the credentials are right is the upstream's business: they only have to be there.
     let is_admin = path == "/admin" || path.starts_with("/admin/");
     if is_admin && header(&request.headers, "Authorization").is_empty() {
-        return Answer::block(401, "Authentication required")
+        return Decision::block(401, "Authentication required")
             .tags(&["admin-auth"])
             .rule_ids(&["SEC-010"])
             .reason_codes(&["AUTHORIZATION_MISSING"]);
@@ -42,16 +42,16 @@ pub fn request_headers(request: RequestHeaders) -> Answer {
 
     let user_agent = header(&request.headers, "User-Agent").to_ascii_lowercase();
     if user_agent.is_empty() {
-        return Answer::challenge("js_challenge").tags(&["no-user-agent"]);
+        return Decision::challenge("js_challenge").tags(&["no-user-agent"]);
     }
     if contains_any(&user_agent, &["sqlmap", "nikto"]) {
-        return Answer::block(403, "Forbidden")
+        return Decision::block(403, "Forbidden")
             .tags(&["scanner"])
             .rule_ids(&["SEC-020"])
             .reason_codes(&["SCANNER"]);
     }
     if contains_any(&user_agent, &["bot"]) {
-        return Answer::challenge("captcha")
+        return Decision::challenge("captcha")
             .challenge_param("site_key", "your-site-key")
             .tags(&["suspicious-user-agent"]);
     }
@@ -63,35 +63,27 @@ pub fn request_headers(request: RequestHeaders) -> Answer {
     };
     // Of a request with a body the decision is provisional: the body may still tell against it.
     let has_body = matches!(&*request.method, "POST" | "PUT" | "PATCH");
-    Answer::allow()
-        .add_request_header("X-Wasm-Processed", "true")
-        .add_request_header("X-Client-IP", request.client_ip)
+    Decision::allow()
+        .set_request_header("X-Wasm-Processed", "true")
+        .set_request_header("X-Client-IP", request.client_ip)
         .remove_request_headers(&["X-Debug"])
         .tags(tags)
         .needs_more(has_body)
 }
 
 /// Looks at each chunk by itself: an attack that is cut in two by a chunk's end is not seen.
-pub fn request_body<'a>(chunk: BodyChunk) -> Answer<'a> {
-    let body = if chunk.encoding == "base64" {
-        text::from_base64(&chunk.data)
-    } else {
-        Some(chunk.data.into_bytes())
-    };
-    let body = match body {
-        Some(bytes) => text::decode(&bytes),
-        None => return bad_input(),
-    };
+pub fn request_body(chunk: BodyChunk) -> Decision {
+    let body = text::decode(chunk.bytes());
     if contains_any(&body, &["<script", "union select", "drop table"]) {
-        return Answer::block(403, "Forbidden")
+        return Decision::block(403, "Forbidden")
             .tags(&["body-attack"])
             .rule_ids(&["SEC-030"])
             .reason_codes(&["BODY_ATTACK"]);
     }
-    Answer::allow().tags(&["body-clean"])
+    Decision::allow().tags(&["body-clean"])
 }
 
-pub fn response_headers(response: ResponseHeaders) -> Answer {
+pub fn response_headers(response: Response) -> Decision {
     let content_type = header(&response.headers, "Content-Type").to_ascii_lowercase();
     let is_text = content_type.starts_with("text/") || content_type.starts_with("application/json");
     // A body of text may get masked, and the proxy would keep the old length.
@@ -100,30 +92,22 @@ pub fn response_headers(response: ResponseHeaders) -> Answer {
     } else {
         &["Server", "X-Powered-By"]
     };
-    Answer::allow()
-        .add_response_header("X-Content-Type-Options", "nosniff")
-        .add_response_header("X-Frame-Options", "DENY")
-        .add_response_header("Referrer-Policy", "no-referrer")
+    Decision::allow()
+        .set_response_header("X-Content-Type-Options", "nosniff")
+        .set_response_header("X-Frame-Options", "DENY")
+        .set_response_header("Referrer-Policy", "no-referrer")
         .remove_response_headers(remove)
         .tags(&["hardened"])
 }
 
-pub fn response_body<'a>(chunk: BodyChunk) -> Answer<'a> {
-    if chunk.encoding == "base64" {
-        // Not text: an image, an archive.
-        return Answer::allow();
-    }
-    match text::mask_card_numbers(&chunk.data) {
-        None => Answer::allow(),
-        Some(data) => Answer::allow()
+pub fn response_body(chunk: BodyChunk) -> Decision {
+    // What is no text is left alone: an image, an archive.
+    match chunk.text().and_then(text::mask_card_numbers) {
+        None => Decision::allow(),
+        Some(data) => Decision::allow()
             .replace_response_body(chunk.chunk_index, data)
             .tags(&["masked"]),
     }
-}
-
-/// A filter that lets through what it cannot read is no filter.
-pub fn bad_input<'a>() -> Answer<'a> {
-    Answer::block(400, "Bad Request").tags(&["bad-input"])
 }
 
 /// A header that is absent and one that is empty mean the same to this filter.

@@ -1,4 +1,4 @@
-//! Encodings that attacks hide behind, and card numbers.
+//! URL encoding, which attacks hide behind, and card numbers.
 
 /// Undoes one layer of URL encoding and the letters' case, so that `%3CScript` is found as
 /// `<script`. One layer only: that is what the upstream will undo.
@@ -30,38 +30,6 @@ fn hex_value(digit: u8) -> u8 {
         b'0'..=b'9' => digit - b'0',
         _ => digit.to_ascii_lowercase() - b'a' + 10,
     }
-}
-
-/// Decodes base64 as RFC 4648 has it: padded, and nothing else in it. None when it is not that.
-pub fn from_base64(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 4 != 0 {
-        return None;
-    }
-    let digits = text
-        .strip_suffix("==")
-        .or_else(|| text.strip_suffix('='))
-        .unwrap_or(text);
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    // Each digit adds 6 bits, and a byte goes out as soon as there are 8.
-    let (mut bits, mut count) = (0u32, 0);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    // What the last digit has too many has to be zero.
-    (bits & ((1 << count) - 1) == 0).then_some(bytes)
 }
 
 /// What a card number looks like; `9` stands for any digit.
