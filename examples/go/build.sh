@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds security.wasm into the folder given, or else into this one.
-# One version of Go gives the same bytes wherever the checkout is. Exit 3: there is no Go that can build it.
+# Builds security.wasm and bare.wasm into the folder given, or else into this one.
+# One version of Go gives the same bytes wherever the checkout is. Exit 3: there is no Go that can build them.
 set -eu
 
 absolute() { mkdir -p "$1" && (cd "$1" && pwd); }
@@ -14,4 +14,8 @@ if ! go list -m >/dev/null 2>&1; then
     echo "build.sh: Go 1.24 or later is missing: see https://go.dev/dl/" >&2
     exit 3
 fi
-go build -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w -buildid=" -o "$out/security.wasm" .
+build() {
+    go build -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w -buildid=" -o "$out/$1.wasm" "$2"
+}
+build security .
+build bare ./bare

@@ -20,6 +20,8 @@ export enum Type {
 export class Value {
   /** A string's characters, or a number as it was written. Empty for other types. */
   text: string = "";
+  /** Of a boolean. */
+  isTrue: bool = false;
   items: Value[] | null = null;
   members: Map<string, Value> | null = null;
 
@@ -102,6 +104,12 @@ export function quote(text: string): string {
   return out.finish();
 }
 
+function boolean(isTrue: bool): Value {
+  const value = new Value(Type.Boolean);
+  value.isTrue = isTrue;
+  return value;
+}
+
 function indexOf(text: string, unit: i32): i32 {
   let i = text.length - 1;
   while (i >= 0 && text.charCodeAt(i) != unit) i--;
@@ -133,7 +141,8 @@ class Reader {
     if (unit == MINUS || isDigit(unit)) return this.number();
     if (this.take(0x7b)) return this.object(depth);
     if (this.take(0x5b)) return this.array(depth);
-    if (this.takeWord("true") || this.takeWord("false")) return new Value(Type.Boolean);
+    if (this.takeWord("true")) return boolean(true);
+    if (this.takeWord("false")) return boolean(false);
     if (!this.takeWord("null")) this.fail();
     return new Value(Type.Null);
   }
