@@ -11,6 +11,7 @@ from sentinel_wasm.cli.call import call
 from sentinel_wasm.cli.check import check
 from sentinel_wasm.cli.mistakes import in_one_line
 from sentinel_wasm.cli.table import test
+from sentinel_wasm.cli.trace import trace
 
 PROGRAM = "sentinel-wasm"
 
@@ -24,7 +25,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (call, check, test):
+for command in (call, check, test, trace):
     toolkit.add_command(command)
 
 
