@@ -16,7 +16,7 @@ from sentinel_wasm._fastpath import GuestCall, Normaliser
 from sentinel_wasm._metrics import NONE, Counts
 from sentinel_wasm._quick import QuickPath
 from sentinel_wasm._recent import Recent
-from sentinel_wasm.decision import ALLOW, Audit, Block, Decision, Redirect
+from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Audit, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
@@ -516,7 +516,7 @@ class Agent:
         reason = str(error)
         self.counts.failed(error.kind, reason, correlation_id)
         self._events.failed(error.kind, reason, hook, correlation_id)
-        tag = "wasm-overload" if isinstance(error, Overload) else "wasm-error"
+        tag = OVERLOADED if isinstance(error, Overload) else FAILED
         return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag)
 
     def _broke(self, error: Exception, hook: int, correlation_id: str) -> Decision:

@@ -128,8 +128,8 @@ def _read(path: Path) -> str:
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return toml.loads(text)
-    except RecursionError:
-        raise ConfigurationError(f"{path}: nested too deeply") from None
+    except toml.TooDeepError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     except ValueError as error:
         # A TOMLDecodeError says its line in its text only; a number that is too long for Python has none.
         place = _PLACE.search(str(error))

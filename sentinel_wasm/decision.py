@@ -43,6 +43,10 @@ VERDICTS = ("allow", "block", "redirect", "challenge")
 """Their names, by their numbers: as such they are counted."""
 
 
+FAILED, OVERLOADED = "wasm-error", "wasm-overload"
+"""Tags of an answer that the module has not given: it failed, or was not asked."""
+
+
 class HeaderOp(NamedTuple):
     """One change to the headers; `value` is None for a removal."""
 
@@ -102,7 +106,7 @@ class Decision(NamedTuple):
 ALLOW = Decision()
 
 
-def failure(reason: str, *, fail_open: bool, tag: str = "wasm-error") -> Decision:
+def failure(reason: str, *, fail_open: bool, tag: str = FAILED) -> Decision:
     """The answer when a module has failed on an event (guest-abi.md, "When the module fails")."""
     if fail_open:
         return Decision(audit=Audit(tags=(tag, "fail-open"), reason_codes=(reason,)))

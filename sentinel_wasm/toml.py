@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -29,7 +30,32 @@ _ENDS = {
     "#": re.compile(r"(?=\n)"),
 }
 
-loads = tomllib.loads
+_DEEPEST = 200  # tables and arrays in each other
+
+
+class TooDeepError(ValueError):
+    """Nested so deeply that what follows it would have to stop somewhere."""
+
+    def __init__(self) -> None:
+        super().__init__("nested too deeply")
+
+
+def loads(text: str) -> dict[str, Any]:
+    """Raises ValueError."""
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise TooDeepError from None
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+        if not level:
+            return table
+    raise TooDeepError
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def lines(text: str) -> dict[Keys, int]:

@@ -210,6 +210,7 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
         ),
         (b"a = 1\nb = '\xff'", "agent.toml:2: not UTF-8"),
         ("a = " + "[" * 100_000, "agent.toml: nested too deeply"),
+        (".".join("a" * 5000) + " = 1", "agent.toml: nested too deeply"),
         ("#" * (1024 * 1024 + 1), "agent.toml: longer than 1048576 bytes"),
     ],
 )

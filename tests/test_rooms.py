@@ -41,14 +41,16 @@ ROOMS = [
     {"_stream"},
     {"guest"},
     {"api"},
+    {"pytest_plugin"},
     {"eventlog"},
     {"agent"},
     {"server"},
+    {"embedding"},
     {"client"},
     {"cli"},
 ]
 # What the package itself hands out, when it is asked for.
-DOORS = {("", "sentinel_wasm.api"), ("", "sentinel_wasm.decision")}
+DOORS = {("", "sentinel_wasm.api"), ("", "sentinel_wasm.decision"), ("", "sentinel_wasm.embedding")}
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 

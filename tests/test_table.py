@@ -53,6 +53,14 @@ event = { data = "card 1234-5678-9012-3456" }
 expect = { response_body = "card ****-****-****-3456" }
 """
 
+ALLOWS_ONCE = wat.module(
+    wat.data(wat.RESULT, b'{"decision":"allow"}'),
+    wat.hook(
+        "(if (i32.load (i32.const 256)) (then unreachable)) (i32.store (i32.const 256) (i32.const 1))"
+        + wat.returns(wat.RESULT, 20)
+    ),
+)
+
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
@@ -112,16 +120,8 @@ def test_a_failure_of_the_module_is_no_block_by_chance(table: Path, build_wat: B
 
 
 def test_no_case_sees_what_another_left_behind(table: Path, build_wat: BuildWat) -> None:
-    """A module that allows its first call only."""
-    counts = wat.module(
-        wat.data(wat.RESULT, b'{"decision":"allow"}'),
-        wat.hook(
-            "(if (i32.load (i32.const 256)) (then unreachable)) (i32.store (i32.const 256) (i32.const 1))"
-            + wat.returns(wat.RESULT, 20)
-        ),
-    )
     table.write_text('[[case]]\nexpect = { decision = "allow" }\n' * 3)
-    assert run("test", *PATIENT, build_wat(counts), table).stdout.endswith("3 passed, 0 failed\n")
+    assert run("test", *PATIENT, build_wat(ALLOWS_ONCE), table).stdout.endswith("3 passed, 0 failed\n")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,8 @@ def test_no_case_sees_what_another_left_behind(table: Path, build_wat: BuildWat)
         ("[case]\n", "expected [[case]] tables"),
         ("a = 1\n", "expected [[case]] tables"),
         ("[[case\n", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML: nested too deeply"),
+        ("[[case]]\nexpect." + ".".join("a" * 5000) + " = 1", "is not TOML: nested too deeply"),
         ("[[case]]\n", "case 1: expect is missing"),
         ('[[case]]\nname = "x"\nexpekt = {}\n', "case 1: unknown expekt; there are name, hook"),
         ('[[case]]\nname = "x"\nexpect = { tag = [] }\n', "case 1 (x): expect: unknown tag"),

@@ -80,6 +80,10 @@ def test_the_wheel_holds_the_package_and_no_sources_in_c(wheel: Path) -> None:
     ours = [name for name in names if not name.startswith("sentinel_wasm/templates/")]
     assert {Path(name).suffix for name in ours} & {".c", ".pyx"} == set()
     assert sum(name.endswith(".so") for name in names) == 12
+    entry_points = f"sentinel_wasm-{sentinel_wasm.__version__}.dist-info/entry_points.txt"
+    assert b"[pytest11]\nsentinel-wasm = sentinel_wasm.pytest_plugin\n" in zipfile.ZipFile(wheel).read(
+        entry_points
+    )
     assert not any(name.startswith(("tests", "examples", "benchmarks")) for name in names)
     assert not any({"target", "node_modules"} & set(Path(name).parts) for name in names)
 

@@ -1,31 +1,32 @@
-"""`sentinel-wasm call`: one request at a module, and all that comes of it."""
+"""`sentinel-wasm call`: a request at a module, and all that comes of it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import orjson
 
 from sentinel_wasm import logs
 from sentinel_wasm.api import FIELDS, Asked, Module
-from sentinel_wasm.cli.loading import json_object, load_options
-from sentinel_wasm.errors import ModuleError
+from sentinel_wasm.cli.har import from_har
+from sentinel_wasm.cli.loading import load_options
+from sentinel_wasm.cli.mistakes import say
+from sentinel_wasm.cli.request import Event, from_json, from_url, read_json
+from sentinel_wasm.errors import ModuleError, UserError
 from sentinel_wasm.protocol import answers
+from sentinel_wasm.server.watch import LOOK_S, Files
 
-Event = tuple[str, dict[str, Any]]
-"""A hook, and what it is asked."""
-
-_FORM = "application/x-www-form-urlencoded"
+Exchange = tuple[str, list[Event]]
+"""What it is, if there are several, and what is asked about it: one after another, while that is allowed."""
 
 
 @click.command()
 @click.argument("module", type=click.Path(path_type=Path))
-@click.argument("request", required=False, metavar="[URL|REQUEST.json|-]")
+@click.argument("request", required=False, metavar="[URL|REQUEST.json|SESSION.har|-]")
 @click.option("-X", "--request", "method", metavar="METHOD", help="The method; GET, or POST with -d.")
 @click.option(
     "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; repeatable."
@@ -36,6 +37,7 @@ _FORM = "application/x-www-form-urlencoded"
 @load_options
 @click.option("--fail-open", is_flag=True, help="What the agent was started with: failures allow.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a call.")
+@click.option("--watch", is_flag=True, help="Ask again whenever the module's file is replaced.")
 def call(
     module: Path,
     request: str | None,
@@ -49,8 +51,9 @@ def call(
     memory_limit: int,
     fail_open: bool,
     as_json: bool,
+    watch: bool,
 ) -> int:
-    """Ask MODULE about one request, given as for curl or as JSON.
+    """Ask MODULE about one request, given as for curl or as JSON, or about those of a HAR file.
 
     Shown are what the module reads, what it returns, the decision, the answer to the proxy, and its time.
     The JSON has method, uri, client_ip, headers and body; with --hook, that hook's event. The exit status is
@@ -60,87 +63,73 @@ def call(
     sentinel-wasm call filter.wasm 'https://example.com/search?q=1' -H 'User-Agent: test'
     sentinel-wasm call filter.wasm -X POST https://example.com/ -d '{"a":1}'
     sentinel-wasm call filter.wasm request.json
+    sentinel-wasm call filter.wasm session.har --watch
     sentinel-wasm call filter.wasm --hook on_response_headers response.json
     """
-    flags = {"-X": method, "-H": headers, "-d": data, "--client-ip": client_ip}
     if request is not None and "://" in request:
         if hook is not None:
             raise click.UsageError("--hook wants its event as JSON, not a URL.")
-        events = _from_url(request, method, headers, data, client_ip)
+        exchanges = [("", from_url(request, method, headers, data, client_ip))]
     else:
+        flags = {"-X": method, "-H": headers, "-d": data, "--client-ip": client_ip}
         if given := [flag for flag, value in flags.items() if value]:
             raise click.UsageError(f"without a URL, as 'https://example.com/path', no {', '.join(given)}.")
-        events = _from_json(_read_json(request), hook)
-    failed = False
-    with Module.load(module, config, timeout_ms=timeout_ms, memory_limit=memory_limit) as loaded:
-        for level, source, text in loaded.start_log:
-            click.echo(f"start     {level} {source}: {logs.escaped(text)}", err=True)
+        exchanges = _from_file(request, hook)
+
+    def ask() -> bool:
+        with Module.load(module, config, timeout_ms=timeout_ms, memory_limit=memory_limit) as loaded:
+            return _ask(loaded, exchanges, fail_open=fail_open, as_json=as_json)
+
+    if watch:
+        _at_every_change(module, ask)
+        return 0
+    return 0 if ask() else 1
+
+
+def _from_file(path: str | None, hook: str | None) -> list[Exchange]:
+    given = read_json(path)
+    if "log" in given:
+        if hook is not None:
+            raise click.UsageError("--hook wants its event, not a HAR file.")
+        return from_har(given, str(path))
+    return [("", from_json(given, hook))]
+
+
+def _at_every_change(module: Path, ask: Callable[[], bool]) -> None:
+    """Ask now, and whenever the module's file is another, until Ctrl-C."""
+    # Which comes between two questions only: wasmtime's objects would be freed twice.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    program = click.get_current_context().find_root().command_path
+    files = Files(module)
+    while True:
+        files.note(module)
+        try:
+            ask()
+        except UserError as error:
+            say(program, str(error))
+        while not files.have_changed():
+            if signal.sigtimedwait({signal.SIGINT}, LOOK_S) is not None:
+                return
+        click.echo(f"-- {logs.escaped(str(module))} has changed --", err=True)
+
+
+def _ask(module: Module, exchanges: list[Exchange], *, fail_open: bool, as_json: bool) -> bool:
+    """Whether the module has failed at nothing. An exchange ends where a decision does not allow."""
+    for level, source, text in module.start_log:
+        click.echo(f"start     {level} {source}: {logs.escaped(text)}", err=True)
+    is_good = True
+    for title, events in exchanges:
+        if title and not as_json:
+            click.echo(logs.escaped(title))
         for name, event in events:
-            asked = loaded.ask(name, event, fail_open=fail_open)
+            asked = module.ask(name, event, fail_open=fail_open)
             click.echo(
-                _as_json(asked) if as_json else "\n".join(_lines(asked, is_asked=name in loaded.hooks))
+                _as_json(asked) if as_json else "\n".join(_lines(asked, is_asked=name in module.hooks))
             )
-            failed = failed or asked.error is not None
-            if failed or asked.decision.summary()["decision"] != "allow":
+            is_good = is_good and asked.error is None
+            if asked.error is not None or asked.decision.summary()["decision"] != "allow":
                 break
-    return 1 if failed else 0
-
-
-def _from_url(
-    url: str, method: str | None, headers: tuple[str, ...], data: str | None, client_ip: str | None
-) -> list[Event]:
-    parts = urlsplit(url)
-    sent: dict[str, list[str]] = {"host": [parts.netloc.rpartition("@")[2]]}
-    for header in headers:
-        name, colon, value = header.partition(":")
-        if not colon or not name.strip():
-            raise click.UsageError(f"-H {header!r} has no colon; expected 'NAME: VALUE'.")
-        sent.setdefault(name.strip().lower(), []).append(value.strip())
-    if len(sent["host"]) > 1:
-        sent["host"] = sent["host"][1:]
-    body = None if data is None else _body(data)
-    if body is not None:
-        sent.setdefault("content-type", [_FORM])
-        sent.setdefault("content-length", [str(len(body))])
-    request = {
-        "method": method or ("GET" if data is None else "POST"),
-        "uri": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-        "client_ip": client_ip or "127.0.0.1",
-        "headers": sent,
-    }
-    return [("on_request_headers", request), *_body_event(body)]
-
-
-def _body(data: str) -> bytes:
-    if not data.startswith("@"):
-        return data.encode(errors="surrogateescape")
-    return _read(data[1:])
-
-
-def _body_event(body: bytes | str | None) -> Iterator[Event]:
-    if body is not None:
-        size = len(body.encode() if isinstance(body, str) else body)
-        yield "on_request_body", {"data": body, "total_size": size}
-
-
-def _from_json(event: dict[str, Any], hook: str | None) -> list[Event]:
-    if hook is not None:
-        return [(hook, event)]
-    body = event.pop("body", None)
-    if body is not None and not isinstance(body, str):
-        raise click.UsageError(f"body of the request is {body!r:.60}, expected a string.")
-    return [("on_request_headers", event), *_body_event(body)]
-
-
-def _read_json(path: str | None) -> dict[str, Any]:
-    return {} if path is None else json_object(_read(path), path)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return is_good
 
 
 def _answer(asked: Asked) -> bytes:

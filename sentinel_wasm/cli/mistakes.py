@@ -30,7 +30,11 @@ def in_one_line(program: str) -> Iterator[None]:
 
 
 def _fail(program: str, message: str, status: int) -> NoReturn:
-    """A module's own names are shown and not obeyed."""
+    say(program, message)
+    sys.exit(status)
+
+
+def say(program: str, message: str) -> None:
+    """In one line on stderr. A module's own names are shown and not obeyed."""
     line = logs.escaped(" ".join(message.split()))
     click.echo(f"{program}: {line if len(line) <= _SHOWN else line[:_SHOWN] + ' …'}", err=True)
-    sys.exit(status)

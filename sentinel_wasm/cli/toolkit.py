@@ -15,6 +15,7 @@ from sentinel_wasm.cli.new import new
 from sentinel_wasm.cli.record import record
 from sentinel_wasm.cli.replay import replay
 from sentinel_wasm.cli.table import test
+from sentinel_wasm.cli.trace import trace
 
 PROGRAM = "sentinel-wasm"
 
@@ -30,7 +31,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (new, check, call, test, record, replay):
+for command in (new, check, call, test, record, replay, trace):
     toolkit.add_command(command)
 
 

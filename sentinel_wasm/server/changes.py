@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 import structlog
 
+from sentinel_wasm._metrics import Counts
 from sentinel_wasm.agent import Agent
-from sentinel_wasm.errors import ModuleError, ModuleLoadError
+from sentinel_wasm.errors import ModuleError, ModuleLoadError, UserError
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.artefact import Artefact
 from sentinel_wasm.guest.crew import GRACE_NS
@@ -66,7 +67,7 @@ class Changes:
             agent = await self._make(block.over(settings), load)
             if block == self._block:
                 break
-            await self._free(agent)  # the proxy has said something else meanwhile
+            await _free(agent)  # the proxy has said something else meanwhile
         self._exchange(agent, settings, block)
         if warns:
             warn(settings, agent.module, header_names_given=wanted.header_names_given)
@@ -92,7 +93,7 @@ class Changes:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._serving.agent.detach()
-        await self._free(self._serving.agent)
+        await _free(self._serving.agent)
 
     # Configure
 
@@ -127,7 +128,7 @@ class Changes:
                     if not is_late and self._serving.agent is agent:
                         self._exchange(new, self._settings, block)
                         return None
-                    await self._free(new)
+                    await _free(new)
                     if is_late:
                         return _too_late()
             except ModuleLoadError as error:
@@ -158,28 +159,7 @@ class Changes:
         self, settings: Settings, load: Callable[[Engine], Module], start_ms: int = START_MS
     ) -> Agent:
         """Raises ModuleLoadError."""
-        counts = self._serving.agent.counts
-
-        def make() -> Agent:
-            engine = engine_for(settings)
-            try:
-                module = load(engine)
-            except BaseException:
-                engine.end()
-                raise
-            try:
-                return Agent(settings, module, counts, start_ms)
-            except BaseException:
-                module.close()
-                raise
-
-        making = self._loop.run_in_executor(None, make)
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            with contextlib.suppress(ModuleLoadError):
-                await self._free(await making)
-            raise
+        return await make_agent(settings, load, self._serving.agent.counts, start_ms)
 
     def _exchange(self, agent: Agent, settings: Settings, block: Block) -> None:
         """From the next event on."""
@@ -195,19 +175,50 @@ class Changes:
         while agent.pending:
             await asyncio.sleep(_LOOK_S)
         agent.detach()
-        await self._free(agent)
-
-    async def _free(self, agent: Agent) -> None:
-        def free() -> None:
-            agent.close()
-            agent.module.close()
-
-        await self._loop.run_in_executor(None, free)
+        await _free(agent)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def make_agent(
+    settings: Settings,
+    load: Callable[[Engine], Module],
+    counts: Counts | None = None,
+    start_ms: int = START_MS,
+) -> Agent:
+    """In another thread; `counts` and `start_ms` as for Agent. Raises UserError."""
+
+    def make() -> Agent:
+        engine = engine_for(settings)
+        try:
+            module = load(engine)
+        except BaseException:
+            engine.end()
+            raise
+        try:
+            return Agent(settings, module, counts, start_ms)
+        except BaseException:
+            module.close()
+            raise
+
+    making = asyncio.get_running_loop().run_in_executor(None, make)
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        with contextlib.suppress(UserError):
+            await _free(await making)
+        raise
+
+
+async def _free(agent: Agent) -> None:
+    def free() -> None:
+        agent.close()
+        agent.module.close()
+
+    await asyncio.get_running_loop().run_in_executor(None, free)
 
 
 def _too_late() -> ModuleError:

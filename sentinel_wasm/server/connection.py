@@ -146,9 +146,13 @@ class Connection(Stream, asyncio.BufferedProtocol):
         state = State(
             self.frames.protocol, self.shaken, self._looked_ns, self.frames.take_unread(), self._kept_as
         )
+        self.abort()
+        return state
+
+    def abort(self) -> None:
+        """Close it, whatever is under way."""
         self.fd = -1
         self._transport.abort()
-        return state
 
     def stay(self) -> None:
         """Read on: it does not leave, or has come."""

@@ -14,6 +14,7 @@ import orjson
 
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
+from sentinel_wasm.server import usage
 
 # _recent.pxd: number, seen_ns, took_ns, version, status, tail_bytes, id_bytes, hook, decision, id, tail.
 _ENTRY = struct.Struct("=QqqIHHHBB4x64s344s")
@@ -85,8 +86,9 @@ async def read_all(entries: bytes) -> list[Event]:
 
 
 def page(events: Sequence[Event], since: int) -> bytes:
-    """What `/events` answers; `last` is the number to ask for more with."""
-    return orjson.dumps({"events": events, "last": events[-1]["number"] if events else since})
+    """What `/events` answers; `last` is the number to ask for more with, of the process that began then."""
+    last = events[-1]["number"] if events else since
+    return orjson.dumps({"events": events, "last": last, "started": usage.started()})
 
 
 class Merged:

@@ -14,7 +14,7 @@ from sentinel_wasm.server import usage
 
 def facts() -> dict[str, Any]:
     """For `/status.json`."""
-    (started,) = usage.start().values()
+    started = usage.started()
     return {
         "version": __version__,
         "wasmtime": wasmtime_version(),

@@ -25,13 +25,18 @@ def samples() -> Samples:
     }
 
 
-@functools.cache
 def start() -> Samples:
-    """When this process began, in seconds since 1970; the same each time, though the clock is set."""
+    """When this process began."""
+    return {"process_start_time_seconds": started()}
+
+
+@functools.cache
+def started() -> float:
+    """The same in seconds since 1970, and the same each time, though the clock is set."""
     # The program's name, in parentheses, may have anything in it; proc(5) counts from 1.
     behind_name = (_OWN / "stat").read_text().rpartition(")")[2].split()
     began_s = int(behind_name[22 - 3]) / os.sysconf("SC_CLK_TCK")
-    return {"process_start_time_seconds": time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + began_s}
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + began_s
 
 
 def _open_descriptors() -> int:
