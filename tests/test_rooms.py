@@ -45,6 +45,7 @@ ROOMS = [
     {"agent"},
     {"server"},
     {"client"},
+    {"bench"},
     {"cli"},
 ]
 # What the package itself hands out, when it is asked for.
