@@ -124,12 +124,16 @@ def _body_event(body: bytes | str | None) -> Iterator[Event]:
 
 
 def _from_json(event: dict[str, Any], hook: str | None) -> list[Event]:
-    if hook is not None:
-        return [(hook, event)]
-    body = event.pop("body", None)
+    return [(hook, event)] if hook is not None else of_request(event)
+
+
+def of_request(request: dict[str, Any]) -> list[Event]:
+    """The events of a request in JSON. Raises click.UsageError."""
+    headers = {name: value for name, value in request.items() if name != "body"}
+    body = request.get("body")
     if body is not None and not isinstance(body, str):
         raise click.UsageError(f"body of the request is {body!r:.60}, expected a string.")
-    return [("on_request_headers", event), *_body_event(body)]
+    return [("on_request_headers", headers), *_body_event(body)]
 
 
 def _read_json(path: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from sentinel_wasm import __version__
+from sentinel_wasm.cli.bench import bench
 from sentinel_wasm.cli.call import call
 from sentinel_wasm.cli.check import check
 from sentinel_wasm.cli.mistakes import in_one_line
@@ -24,7 +25,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (call, check, test):
+for command in (bench, call, check, test):
     toolkit.add_command(command)
 
 
