@@ -17,10 +17,10 @@ from typing import NamedTuple
 import click
 
 from benchmarks import servers
-from benchmarks.machine import this_machine
 from benchmarks.servers import Kind, Server
 from benchmarks.side_by_side import PEERS, module_file, peer
 from benchmarks.tools import ToolError, build
+from sentinel_wasm.bench.machine import this_machine
 from tests.e2e.proxy import ZENTINEL, free_port, start_proxy
 
 CONNECTIONS = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.machine import this_machine
+from sentinel_wasm.bench.machine import this_machine
 
 
 def pytest_report_header() -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from benchmarks import svg
 from benchmarks.results import Results
 from benchmarks.tools import Shape
+from sentinel_wasm.bench import page, svg
 
 _MODULES = {
     "trivial": "the smallest module: always the same result",
@@ -69,18 +69,8 @@ def text(results: Results) -> str:
     for module in results.modules:
         parts.append(f"\nmodule {module}: {_MODULES[module]}")
         for title, heads, lines in tables(results, module):
-            parts += ["", f"{title}:", *_aligned([heads, *lines])]
+            parts += ["", f"{title}:", *page.aligned([heads, *lines], words=2)]
     return "\n".join(parts)
-
-
-def _aligned(lines: list[list[str]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [
-            cell.ljust(width) if number < 2 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
 
 
 def plots(results: Results) -> dict[str, str]:
@@ -133,26 +123,9 @@ def _sentence(shape: Shape) -> str:
     )
 
 
-_PAGE_STYLE = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
-table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;margin:.5em 0 1.5em}
-caption{text-align:left;font-weight:600;padding:.3em 0}
-th,td{padding:.15em .9em .15em 0;text-align:right;border-bottom:1px solid #8884}
-th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
-svg{max-width:100%;height:auto;display:block;margin:1em 0}
-code{font-size:13px}
-.wide{overflow-x:auto}
-"""
-
-
-def page(results: Results, drawn: dict[str, str]) -> str:
+def document(results: Results, drawn: dict[str, str]) -> str:
     """One HTML file that needs no other."""
     parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        "<title>sentinel-wasm side by side</title>",
-        f"<style>{_PAGE_STYLE}</style><h1>sentinel-wasm side by side</h1>",
         f"<p>Machine: {escape(str(results.machine))}.</p><p>{escape(how(results))}.</p><ul>",
     ]
     parts += [
@@ -163,16 +136,5 @@ def page(results: Results, drawn: dict[str, str]) -> str:
     for module in results.modules:
         parts.append(f"<h2>Module {module}</h2><p>{escape(_MODULES[module])}</p>")
         parts += [drawn[f"{module}-{plot}.svg"] for plot in ("throughput", "cpu", "latency")]
-        parts += [_html_table(*table) for table in tables(results, module)]
-    return "\n".join(parts) + "</html>\n"
-
-
-def _html_table(title: str, heads: list[str], lines: list[list[str]]) -> str:
-    def cells(line: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line) + "</tr>"
-
-    body = "".join(cells(line, "td") for line in lines)
-    return (
-        f'<div class="wide"><table><caption>{escape(title)}</caption><thead>{cells(heads, "th")}</thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+        parts += [page.table(*table, words=2) for table in tables(results, module)]
+    return page.document("sentinel-wasm side by side", parts)

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.histogram import Histogram
-from benchmarks.machine import Machine
 from benchmarks.servers import Kind
 from benchmarks.tools import Load, Shape
+from sentinel_wasm.bench.histogram import Histogram
+from sentinel_wasm.bench.machine import Machine
 
 FIGURES = ("events_s", "p50_us", "p90_us", "p99_us", "p999_us", "max_us", "cpu_us", "client_busy")
 COMPARED = ("events_s", "p50_us", "p99_us", "cpu_us")

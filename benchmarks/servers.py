@@ -7,16 +7,15 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import work
 from benchmarks.tools import ToolError
+from sentinel_wasm.bench import processes
 from sentinel_wasm.client import ClientV1, ClientV2
 from sentinel_wasm.protocol.events import EventKind
 
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PATIENCE_S = 60
 _POLL_S = 0.002
 
@@ -122,11 +121,11 @@ class Server:
         return self._log.read_text(errors="replace")[-1000:].strip() or "its log is empty"
 
     def cpu_s(self) -> float:
-        """User and system time of all its processes, those that have ended too."""
-        return sum(sum(map(int, fields[11:15])) for _, fields in _family(self._process.pid)) * _TICK_S
+        """User and system time of all its processes."""
+        return processes.cpu_ns(self._process.pid) / 1e9
 
     def rss_mib(self) -> float:
-        return sum(_rss_mib(pid) for pid, _ in _family(self._process.pid))
+        return processes.rss_mib(self._process.pid)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -135,27 +134,3 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _family(first: int) -> Iterator[tuple[int, list[str]]]:
-    """A process and its descendants: pid and the fields of proc(5)'s stat behind the name."""
-    stats = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stats[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it has ended
-    pids = [first]
-    for pid in pids:
-        pids += [child for child, fields in stats.items() if int(fields[1]) == pid]
-        if pid in stats:
-            yield pid, stats[pid]
-
-
-def _rss_mib(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024

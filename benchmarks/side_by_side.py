@@ -15,10 +15,11 @@ import orjson
 import wasmtime
 
 from benchmarks import report, servers, work
-from benchmarks.machine import this_machine
 from benchmarks.results import Footprint, Results, Row
 from benchmarks.servers import Kind, Server
 from benchmarks.tools import Generator, Load, Shape, ToolError, build
+from sentinel_wasm.bench import reference
+from sentinel_wasm.bench.machine import this_machine
 
 SHAPES = (Shape(1, 1), Shape(1, 8), Shape(1, 32), Shape(2, 4, 1), Shape(2, 4, 16))
 MODULES = ("trivial", "distinct", "real")
@@ -102,7 +103,7 @@ def main(
 def write(results: Results, out: Path) -> None:
     """Raises click.FileError."""
     drawn = report.plots(results)
-    files = {**drawn, "index.html": report.page(results, drawn)}
+    files = {**drawn, "index.html": report.document(results, drawn)}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
@@ -124,7 +125,7 @@ def module_file(name: str, directory: Path) -> Path:
     if name == "real":
         return work.EXAMPLES / "rust" / "security.wasm"
     path = directory / f"{name}.wasm"
-    path.write_bytes(wasmtime.wat2wasm({"trivial": work.TRIVIAL, "distinct": work.DISTINCT}[name]))
+    path.write_bytes(wasmtime.wat2wasm({"trivial": reference.TRIVIAL, "distinct": work.DISTINCT}[name]))
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks import work
-from benchmarks.histogram import Histogram
+from sentinel_wasm.bench.histogram import Histogram
 
 _SOURCES = Path(__file__).parent / "load"
 _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra")

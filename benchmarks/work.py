@@ -15,6 +15,7 @@ import wasmtime
 
 from sentinel_wasm import base64
 from sentinel_wasm.agent import Agent
+from sentinel_wasm.bench.reference import RESULT, TRIVIAL, literal
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.instance import Instance
@@ -43,24 +44,6 @@ _HEADERS = [
     ("content-type", "application/json"),
 ]
 
-RESULT = b'{"decision":"allow","add_request_headers":{"X-Wasm-Processed":"true"},"tags":["processed"]}'
-
-
-def _literal(data: bytes) -> str:
-    return "".join(f"\\{byte:02x}" for byte in data)
-
-
-# The smallest module that keeps the ABI: a constant result, one buffer at a fixed place.
-TRIVIAL = f"""
-(module
-  (memory (export "memory") 2)
-  (data (i32.const 64) "{_literal(RESULT)}")
-  (func (export "alloc") (param i32) (result i32) (i32.const 65536))
-  (func (export "dealloc") (param i32 i32))
-  (func (export "on_request_headers") (param i32 i32) (result i64)
-    (i64.const {64 << 32 | len(RESULT)})))
-"""
-
 # Its result carries the correlation id as a tag, so that no two results are the same.
 _DISTINCT_START = RESULT[: RESULT.index(b"processed")]
 _DISTINCT_END = b'"]}'
@@ -68,7 +51,7 @@ _ID_KEY = b'"correlation_id":"'
 DISTINCT = f"""
 (module
   (memory (export "memory") 2)
-  (data (i32.const 64) "{_literal(_DISTINCT_START)}")
+  (data (i32.const 64) "{literal(_DISTINCT_START)}")
   (func (export "alloc") (param i32) (result i32) (i32.const 65536))
   (func (export "dealloc") (param i32 i32))
   (func (export "on_request_headers") (param $in i32) (param $len i32) (result i64)

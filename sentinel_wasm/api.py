@@ -209,16 +209,7 @@ class Module:
 
     def _input(self, hook: str, event: Mapping[str, Any]) -> bytes:
         """What the module reads (guest-abi.md, "What the hooks get")."""
-        fields = FIELDS[hook]
-        for name, value in event.items():
-            if name not in fields:
-                raise UserError(f"{hook} has no {name!r}; it has {', '.join(fields)}")
-            types, expected = _TYPES.get(name, _TEXT)
-            if type(value) not in types:
-                raise UserError(f"{name} of {hook} is {value!r:.60}, expected {expected}")
-        values = {**fields, **event}
-        if "headers" in values:
-            values["headers"] = {name: _values(name, value) for name, value in values["headers"].items()}
+        values = checked(hook, event)
         if hook == "on_request_headers":
             return self._writer.request_headers(**values)
         if hook == "on_response_headers":
@@ -239,6 +230,21 @@ class Module:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def checked(hook: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a hook's event, a header's values as a list. Raises UserError for one that is none."""
+    fields = FIELDS[hook]
+    for name, value in event.items():
+        if name not in fields:
+            raise UserError(f"{hook} has no {name!r}; it has {', '.join(fields)}")
+        types, expected = _TYPES.get(name, _TEXT)
+        if type(value) not in types:
+            raise UserError(f"{name} of {hook} is {value!r:.60}, expected {expected}")
+    values = {**fields, **event}
+    if "headers" in values:
+        values["headers"] = {name: _values(name, value) for name, value in values["headers"].items()}
+    return values
 
 
 def _values(name: Any, value: Any) -> list[str]:

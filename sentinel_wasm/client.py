@@ -59,6 +59,17 @@ def request_headers(
     }
 
 
+def event_v1(kind: EventKind, payload: Any, *, version: int = 1) -> bytes:
+    """An event's frame."""
+    request = {"version": version, "event_type": _V1_NAMES[kind], "payload": payload}
+    return encode_v1(orjson.dumps(request))
+
+
+def event_v2(kind: EventKind, payload: Any) -> bytes:
+    """The same for v2 with JSON."""
+    return encode_v2(_TYPE_OF_KIND[kind], orjson.dumps(payload))
+
+
 class Client:
     """One connection that reads the frames of one protocol version; what is sent is up to the caller."""
 
@@ -77,12 +88,20 @@ class Client:
 
     def receive(self) -> bytes:
         """The next frame's payload. Raises ConnectionError where the agent has closed."""
-        while (payload := self._frames.next_frame()) is None:
-            data = self.sock.recv(1 << 16)
-            if not data:
-                raise ConnectionError("the agent closed the connection")
-            self._frames.feed(data)
+        while (payload := self.next_frame()) is None:
+            self.read()
         return payload
+
+    def read(self) -> None:
+        """Take what has come, or wait for it. Raises ConnectionError where the agent has closed."""
+        data = self.sock.recv(1 << 16)
+        if not data:
+            raise ConnectionError("the agent closed the connection")
+        self._frames.feed(data)
+
+    def next_frame(self) -> bytes | None:
+        """The payload of the next frame that is here as a whole."""
+        return self._frames.next_frame()
 
     @property
     def frame_type(self) -> int:
@@ -108,8 +127,7 @@ class ClientV1(Client):
         super().__init__(path, 1, timeout_s=timeout_s)
 
     def send_event(self, kind: EventKind, payload: Any, *, version: int = 1) -> None:
-        request = {"version": version, "event_type": _V1_NAMES[kind], "payload": payload}
-        self.send(encode_v1(orjson.dumps(request)))
+        self.send(event_v1(kind, payload, version=version))
 
     def ask(self, kind: EventKind, payload: Any, *, version: int = 1) -> dict[str, Any]:
         self.send_event(kind, payload, version=version)
@@ -137,7 +155,7 @@ class ClientV2(Client):
             raise ProtocolError(f"handshake refused: {self.handshake['error']}")
 
     def send_event(self, kind: EventKind, payload: Any) -> None:
-        self.send(encode_v2(_TYPE_OF_KIND[kind], orjson.dumps(payload)))
+        self.send(event_v2(kind, payload))
 
     def receive(self) -> bytes:
         """As `Client.receive`, but for metrics, which come at any time."""

@@ -17,10 +17,11 @@ from xml.etree import ElementTree
 import pytest
 import wasmtime
 
-from benchmarks import svg, work
-from benchmarks.histogram import Histogram
+from benchmarks import work
 from benchmarks.servers import Server, floor
 from benchmarks.tools import Generator, Shape, ToolError, build
+from sentinel_wasm.bench import reference, svg
+from sentinel_wasm.bench.histogram import Histogram
 
 from .conftest import ROOT, BuildWat, StartAgent
 
@@ -268,5 +269,5 @@ def test_bars_are_as_high_as_their_values() -> None:
 
 
 def test_the_modules_are_wasm() -> None:
-    for text in (work.TRIVIAL, work.DISTINCT):
+    for text in (reference.TRIVIAL, work.DISTINCT):
         assert bytes(wasmtime.wat2wasm(text)).startswith(b"\0asm")

@@ -47,6 +47,7 @@ ROOMS = [
     {"server"},
     {"embedding"},
     {"client"},
+    {"bench"},
     {"cli"},
 ]
 # What the package itself hands out, when it is asked for.

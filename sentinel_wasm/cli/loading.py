@@ -13,13 +13,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def json_object(text: bytes, name: str) -> dict[str, Any]:
     """Raises click.UsageError."""
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise click.UsageError(f"{name} is not JSON: {error}.") from None
+    value = _json(text, name)
     if type(value) is not dict:
         raise click.UsageError(f"{name} is not a JSON object.")
     return value
+
+
+def json_objects(text: bytes, name: str) -> list[dict[str, Any]]:
+    """Of an array that is not empty. Raises click.UsageError."""
+    value = _json(text, name)
+    if type(value) is not list or not value or not all(type(one) is dict for one in value):
+        raise click.UsageError(f"{name} is not a JSON array of objects.")
+    return value
+
+
+def _json(text: bytes, name: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise click.UsageError(f"{name} is not JSON: {error}.") from None
 
 
 def _config(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> dict[str, Any] | None:

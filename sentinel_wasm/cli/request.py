@@ -69,12 +69,16 @@ def body_event(hook: str, body: bytes | str | None) -> list[Event]:
 
 def from_json(event: dict[str, Any], hook: str | None) -> list[Event]:
     """A hook's event, or (None) a request with its body. Raises click.UsageError."""
-    if hook is not None:
-        return [(hook, event)]
-    body = event.pop("body", None)
+    return [(hook, event)] if hook is not None else of_request(event)
+
+
+def of_request(request: dict[str, Any]) -> list[Event]:
+    """The events of a request in JSON. Raises click.UsageError."""
+    headers = {name: value for name, value in request.items() if name != "body"}
+    body = request.get("body")
     if body is not None and not isinstance(body, str):
         raise click.UsageError(f"body of the request is {shown(body)}, expected a string.")
-    return [("on_request_headers", event), *body_event("on_request_body", body)]
+    return [("on_request_headers", headers), *body_event("on_request_body", body)]
 
 
 def read_json(path: str | None) -> dict[str, Any]:

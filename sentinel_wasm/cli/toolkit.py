@@ -8,6 +8,7 @@ import sys
 import click
 
 from sentinel_wasm import __version__
+from sentinel_wasm.cli.bench import bench
 from sentinel_wasm.cli.call import call
 from sentinel_wasm.cli.check import check
 from sentinel_wasm.cli.mistakes import in_one_line
@@ -31,7 +32,7 @@ def toolkit(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (new, check, call, test, record, replay, trace):
+for command in (new, check, call, test, bench, record, replay, trace):
     toolkit.add_command(command)
 
 

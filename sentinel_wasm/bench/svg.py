@@ -7,26 +7,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from benchmarks.histogram import Histogram
+from sentinel_wasm.bench.histogram import Histogram
 
 WIDTH = 960
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 92, 52  # of a panel; above the first are title and legend
 _PANEL_TITLE = 26
+_PANELS_ACROSS = 3
+_CHARACTER = 6  # how wide one is above a bar
 
-# By server: light, dark. Told apart by the colour-blind too (after Okabe and Ito).
-_COLOURS = {
-    "floor": ("#8a8a8a", "#9a9a9a"),
-    "rust-v1": ("#d55e00", "#f28c3a"),
-    "rust-v2": ("#b0578d", "#df8fc0"),
-    "ours": ("#0072b2", "#56b4e9"),
-}
+# Light, dark. Told apart by the colour-blind too (after Okabe and Ito).
+_FIRST, _LAST = ("#8a8a8a", "#9a9a9a"), ("#0072b2", "#56b4e9")
+_BETWEEN = (("#d55e00", "#f28c3a"), ("#b0578d", "#df8fc0"))
 
 
-def _style() -> str:
+def _style(count: int) -> str:
+    """For so many series, of which the first is what the others are compared with."""
+    pairs = [_FIRST, *_BETWEEN[: count - 2], _LAST]
+
     def rules(background: str, text: str, faint: str, which: int) -> str:
         colours = "".join(
-            f".bar.{name}{{fill:{pair[which]}}}.line.{name}{{stroke:{pair[which]}}}"
-            for name, pair in _COLOURS.items()
+            f".bar.s{number}{{fill:{pair[which]}}}.line.s{number}{{stroke:{pair[which]}}}"
+            for number, pair in enumerate(pairs)
         )
         return (
             f".back{{fill:{background}}}.plot text{{fill:{text}}}.grid{{stroke:{faint}}}"
@@ -37,7 +38,7 @@ def _style() -> str:
         "<style>.plot text{font:12px system-ui,'DejaVu Sans',sans-serif}"
         ".plot .title{font-size:16px;font-weight:600}.plot .panel{font-weight:600}"
         ".plot .value{font-size:11px}.line{fill:none;stroke-width:2}"
-        ".line.floor{stroke-dasharray:5 3}.grid,.axis{stroke-width:1}"
+        ".line.s0{stroke-dasharray:5 3}.grid,.axis{stroke-width:1}"
         + rules("#ffffff", "#1f2328", "#d8dee4", 0)
         + "@media (prefers-color-scheme:dark){"
         + rules("#0d1117", "#e6edf3", "#30363d", 1)
@@ -47,7 +48,7 @@ def _style() -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Bars that stand together: a value for each server's name."""
+    """Bars that stand together: a value for each series' name."""
 
     label: str
     values: dict[str, float]
@@ -64,7 +65,7 @@ class BarPanel:
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """One histogram for each server's name."""
+    """One histogram for each series' name."""
 
     title: str
     histograms: dict[str, Histogram]
@@ -89,7 +90,7 @@ def even_steps(most: float) -> list[float]:
 
 
 def bars(title: str, unit: str, panels: Iterable[BarPanel], names: dict[str, str]) -> str:
-    """Panels side by side, each with its own axis. `names` are the servers' titles, in their order."""
+    """Panels side by side, each with its own axis. `names` are the series' titles, in their order."""
     panels = [panel for panel in panels if panel.groups]
     height, gap = 380, 22
     # Between bars and groups, every panel has the same measures.
@@ -117,19 +118,23 @@ def _bar_panel(
         parts.append(_line("grid", left, y_of(tick), right, y_of(tick)))
         parts.append(_text(left - 6, y_of(tick) + 4, _tick(tick), "end"))
     at = left
+    gap = min(1, slot / 8)
+    longest = max(len(short(value)) for group in panel.groups for value in group.values.values())
+    has_room = longest * _CHARACTER <= slot
     for group in panel.groups:
         width = len(group.values) * slot
         at += slot / 2
         parts.append(_text(at + width / 2, bottom + 18, group.label, "middle"))
-        for name in order:
+        for number, name in enumerate(order):
             if name not in group.values:
                 continue
             y = y_of(group.values[name])
             parts.append(
-                f'<rect class="bar {name}" x="{at + 1:.1f}" y="{y:.1f}" width="{slot - 2:.1f}"'
+                f'<rect class="bar s{number}" x="{at + gap:.1f}" y="{y:.1f}" width="{slot - 2 * gap:.1f}"'
                 f' height="{bottom - y:.1f}"/>'
             )
-            parts.append(_text(at + slot / 2, y - 4, short(group.values[name]), "middle", "value"))
+            if has_room:
+                parts.append(_text(at + slot / 2, y - 4, short(group.values[name]), "middle", "value"))
             at += slot
         at += slot / 2
     parts.append(_line("axis", left, bottom, right, bottom))
@@ -156,7 +161,7 @@ _SHARES = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), 
 def curves(title: str, panels: Iterable[CurvePanel], names: dict[str, str]) -> str:
     """How many percent of the answers (across) took no longer than so many µs (up, logarithmic).
 
-    All panels, three in a row, have the same axes.
+    All panels, up to three in a row, have the same axes.
     """
     panels = list(panels)
     drawn = [{name: curve(one) for name, one in panel.histograms.items()} for panel in panels]
@@ -164,12 +169,12 @@ def curves(title: str, panels: Iterable[CurvePanel], names: dict[str, str]) -> s
     furthest = min(max(x for x, _ in points), tail(0.99995))
     shown = [us for x, us in points if x <= furthest]
     decades = math.floor(math.log10(max(min(shown), 0.1))), math.ceil(math.log10(max(shown)))
-    across, panel_height = 3, 270
+    across, panel_height = min(len(panels), _PANELS_ACROSS), 270
     width = WIDTH / across
     parts = []
     for number, (panel, lines) in enumerate(zip(panels, drawn, strict=True)):
         x, y = width * (number % across), _TOP + panel_height * (number // across)
-        parts.append(_curve_panel(panel.title, lines, list(names), (x, y), furthest, decades))
+        parts.append(_curve_panel(panel.title, lines, list(names), (x, y), width, furthest, decades))
     rows = math.ceil(len(panels) / across)
     return _document(title, _TOP + rows * panel_height + 6, names, parts)
 
@@ -179,10 +184,11 @@ def _curve_panel(
     lines: dict[str, list[tuple[float, float]]],
     order: list[str],
     corner: tuple[float, float],
+    width: float,
     furthest: float,
     decades: tuple[int, int],
 ) -> str:
-    left, right = corner[0] + _LEFT, corner[0] + WIDTH / 3 - _RIGHT
+    left, right = corner[0] + _LEFT, corner[0] + width - _RIGHT
     top, bottom = corner[1] + 18, corner[1] + 270 - _BOTTOM
     low, high = decades[0], max(decades[1], decades[0] + 1)
 
@@ -202,11 +208,11 @@ def _curve_panel(
             x = x_of(tail(share))
             parts.append(_line("grid", x, top, x, bottom))
             parts.append(_text(x, bottom + 16, label, "middle"))
-    for name in order:
+    for number, name in enumerate(order):
         if name in lines:
             inside = [(x, us) for x, us in lines[name] if x <= furthest]
             path = " ".join(f"{x_of(x):.1f},{y_of(max(us, 10.0**low)):.1f}" for x, us in inside)
-            parts.append(f'<polyline class="line {name}" points="{path}"/>')
+            parts.append(f'<polyline class="line s{number}" points="{path}"/>')
     parts.append(_line("axis", left, bottom, right, bottom))
     parts.append(_text((left + right) / 2, bottom + 34, "% of answers within", "middle"))
     return "".join(parts)
@@ -237,13 +243,13 @@ def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _document(title: str, height: float, names: dict[str, str], parts: list[str]) -> str:
     legend, x = [], 20.0
-    for name, text in names.items():
-        legend.append(f'<rect class="bar {name}" x="{x:.1f}" y="48" width="14" height="14"/>')
+    for number, text in enumerate(names.values()):
+        legend.append(f'<rect class="bar s{number}" x="{x:.1f}" y="48" width="14" height="14"/>')
         legend.append(_text(x + 20, 60, text, "start"))
         x += 50 + 7.2 * len(text)
     return (
         f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}"'
         f' width="{WIDTH}" height="{height:.0f}" role="img" aria-label="{escape(title)}">'
-        f'{_style()}<rect class="back" width="100%" height="100%"/>'
+        f'{_style(len(names))}<rect class="back" width="100%" height="100%"/>'
         f"{_text(20, 30, title, 'start', 'title')}{''.join(legend)}{''.join(parts)}</svg>\n"
     )
