@@ -164,7 +164,11 @@ def test_a_file_that_is_no_module_is_one_clear_error() -> None:
         Module.load(__file__)
 
 
-def test_the_package_hands_out_two_names_and_no_others() -> None:
-    assert {name for name in sentinel_wasm.__all__ if hasattr(sentinel_wasm, name)} == {"Module", "Decision"}
+def test_the_package_hands_out_three_names_and_no_others() -> None:
+    assert {name for name in sentinel_wasm.__all__ if hasattr(sentinel_wasm, name)} == {
+        "Module",
+        "Decision",
+        "serve",
+    }
     with pytest.raises(AttributeError, match="no attribute 'Modul'"):
         _ = sentinel_wasm.Modul
