@@ -11,6 +11,8 @@
 //!     }
 //!     Decision::allow()
 //! }
+//! # let request = Request { uri: "/admin".into(), ..Request::default() };
+//! # assert_eq!(decide(request), Decision::block(403, "Forbidden").tags(&["admin"]));
 //! ```
 //!
 //! An event that is not what the ABI says never reaches the function: it is answered with
