@@ -592,7 +592,7 @@ cdef void run(
     cdef wasmtime_val_raw_t values[2]
     cdef uint32_t pointer, result
     cdef uint64_t packed
-    cdef int64_t now_ns, dealloc_ns
+    cdef int64_t now_ns, most_ns, dealloc_ns
     values[0].i64 = length
     if not enter_guest(guest, &guest.alloc, values, STEP_ALLOC, out):
         return
@@ -616,7 +616,8 @@ cdef void run(
     # What follows must not cost the result, nor the time that is left to send it. Where none is left, as when
     # the machine has stood still, overdue ticks come all at once: that must not cost the instance.
     now_ns = monotonic_ns()
-    dealloc_ns = min(max(guest.host.deadline_ns, now_ns + 2 * TICK_NS), now_ns + DEALLOC_NS)
+    most_ns = max(DEALLOC_NS, (guest.host.deadline_ns - now_ns) // 4)
+    dealloc_ns = min(max(guest.host.deadline_ns, now_ns + 2 * TICK_NS), now_ns + most_ns)
     api.wasmtime_context_set_epoch_deadline(guest.context, <uint64_t>ticks_until(plan.ticker, dealloc_ns))
     give_back(guest, pointer, length, out)
     if out.length:

@@ -148,11 +148,12 @@ class ClientV2(Client):
             "config": None,
             "supported_encodings": ["json"],
         }
-        self.send(encode_v2(FrameType.HANDSHAKE_REQUEST, orjson.dumps(shake)))
-        self.handshake: dict[str, Any] = orjson.loads(self.receive())
-        if not self.handshake["success"]:
+        try:
+            self.send(encode_v2(FrameType.HANDSHAKE_REQUEST, orjson.dumps(shake)))
+            self.handshake = _handshake(self.receive())
+        except BaseException:
             self.close()
-            raise ProtocolError(f"handshake refused: {self.handshake['error']}")
+            raise
 
     def send_event(self, kind: EventKind, payload: Any) -> None:
         self.send(event_v2(kind, payload))
@@ -172,3 +173,15 @@ class ClientV2(Client):
             answer = self.receive()
         asked: dict[str, Any] = orjson.loads(answer)
         return asked
+
+
+def _handshake(answer: bytes) -> dict[str, Any]:
+    """Raises ProtocolError where it is none, or the agent refuses."""
+    try:
+        said: dict[str, Any] = orjson.loads(answer)
+        success, error = said["success"], said.get("error")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ProtocolError(f"what came is no answer to a handshake: {answer!r:.200}") from None
+    if not success:
+        raise ProtocolError(f"handshake refused: {error}")
+    return said

@@ -15,7 +15,9 @@ import orjson
 import pytest
 import wasmtime
 
+from sentinel_wasm.bench import load
 from sentinel_wasm.bench.baseline import Baseline, slower
+from sentinel_wasm.bench.events import TYPICAL
 from sentinel_wasm.bench.histogram import Histogram
 from sentinel_wasm.bench.machine import this_machine
 from sentinel_wasm.bench.results import FIGURES, Ratio, Results, Shape, Side, interval
@@ -246,12 +248,15 @@ def v2(kind: int, text: bytes) -> bytes:
     return struct.pack(">IB", len(text) + 1, kind) + text
 
 
+HELLO = v2(2, b'{"success":true}')
+
+
 def speaks_v1(data: bytes) -> bytes:
     return b"" if data[4] == 1 else v1(b'{"version":1,"decision":{"block":{"status":403}}}')
 
 
 def shaking_hands(answer: bytes) -> Answer:
-    return lambda data: v2(2, b'{"success":true}') if data[4] == 1 else answer
+    return lambda data: HELLO if data[4] == 1 else answer
 
 
 def test_an_agent_of_v1_is_measured(agent_that: Callable[[Answer], Path]) -> None:
@@ -281,6 +286,27 @@ def test_what_is_no_agent_is_said(answer: Answer, why: str, agent_that: Callable
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert why in done.stderr
+
+
+def test_an_agent_that_says_nothing_is_given_up(
+    agent_that: Callable[[Answer], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "STALL_S", 0.1)
+    over = threading.Event()
+
+    def silent(data: bytes) -> bytes:
+        if data[4] == 1:
+            return HELLO
+        over.wait(10)
+        return b""
+
+    path = agent_that(silent)
+    with (
+        load.Load(path, 2, TYPICAL, 1, 1) as opened,
+        pytest.raises(TimeoutError, match=r"no answer for 0\.1 s"),
+    ):
+        opened.run(0.05)
+    over.set()
 
 
 # ---- What cannot be measured ----
@@ -322,11 +348,13 @@ def test_what_is_no_request_is_said(text: str, why: str, tmp_path: Path) -> None
     ("arguments", "why"),
     [
         ([RUST, RUST, "--baseline", "b.json"], "--baseline is for one module"),
+        ([RUST, "--seconds", "nan"], "nan is no number"),
+        ([RUST, "--report", "/no/such/out.html"], "'/no/such/out.html': No such file or directory"),
         ([RUST, "--threshold", "5"], "--threshold wants --baseline or a second module"),
         ([RUST, RUST, "--threshold", "5", "--rounds", "5"], "to say what is slower takes --rounds 6 or more"),
     ],
 )
-def test_options_that_do_not_go_together(arguments: list[str | Path], why: str) -> None:
+def test_options_that_cannot_be_are_said(arguments: list[str | Path], why: str) -> None:
     done = run("bench", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert why in done.stderr

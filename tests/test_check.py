@@ -31,13 +31,13 @@ def checked(path: Path, *options: str, status: int) -> dict[str, Any]:
 def test_the_examples_are_good(path: Path) -> None:
     report = checked(path, status=0)
     assert report["problems"] == []
-    assert "on_request_headers" in report["hooks"]
+    assert report["hooks"]
     assert report["size_bytes"] == path.stat().st_size
     assert report["exports"]["alloc"] == "a function (i32) → i32"
     assert report["memory_bytes"] > 0
     assert report["load_ms"] > 0
     assert report["call_us"] > 0
-    assert report["odd_events"] >= 22
+    assert report["odd_events"] >= 8 * len(report["hooks"])
 
 
 def test_people_can_read_it(build_wat: BuildWat) -> None:

@@ -182,8 +182,6 @@ def test_a_template_builds_and_passes_its_table(language: str, template: str, wo
     filter_ = project / "filter.wasm"
     tested = run("test", *PATIENT, filter_, project / "cases.toml", *config)
     assert (tested.returncode, tested.stderr) == (0, ""), tested.stdout
-    checked = run("check", *PATIENT, filter_, *config)
-    assert checked.stdout.endswith("  good\n"), checked.stdout
     if template == "bot":
         refuses_another_configuration(filter_)
     if template == "body":
@@ -191,7 +189,7 @@ def test_a_template_builds_and_passes_its_table(language: str, template: str, wo
 
 
 def refuses_another_configuration(path: Path) -> None:
-    for config in ({"allowed": "Googlebot"}, {"allowed": [1]}, {"allowed": None}):
+    for config in ({"allowed": "Googlebot"}, {"allowed": [1]}):
         with pytest.raises(UserError, match="cannot be started"):
             Module.load(path, config, timeout_ms=2000)
 

@@ -33,7 +33,7 @@ FAILED = "failed"
 _ERROR_TAGS = {"wasm-error", "wasm-overload"}
 _ID_KEY = b'"correlation_id":"'
 _CONTROL = range(FrameType.HEALTH_STATUS, FrameType.FLOW_CONTROL + 1)
-_STALL_S = 10
+STALL_S = 10
 _GREETING_S = 3.0
 _ANSWERS_KEPT = 4096
 
@@ -64,7 +64,7 @@ def protocol_of(socket: Path) -> int:
     try:
         with ClientV2(socket, timeout_s=_GREETING_S):
             return 2
-    except (ProtocolError, ConnectionError, TimeoutError, ValueError, LookupError, TypeError):
+    except (ProtocolError, ConnectionError, TimeoutError):
         pass  # it listens, and answers something else
     except OSError as error:
         raise UserError(f"{socket} cannot be connected to: {error.strerror}") from None
@@ -82,8 +82,8 @@ class Load:
     def __init__(
         self, socket: Path, protocol: int, requests: list[Asked], connections: int, in_flight: int
     ) -> None:
-        """Raises UserError where it cannot connect, or a request is none."""
-        self.socket, self.in_flight = socket, in_flight
+        """Raises OSError or ProtocolError where it cannot connect, UserError where a request is none."""
+        self.in_flight = in_flight
         self._requests = [frames(request, protocol) for request in requests]
         self._answers = _Answers()
         self._poll = select.epoll()
@@ -98,32 +98,29 @@ class Load:
                 self._poll.register(client.sock, select.EPOLLIN)
                 connection = _Connection(client, protocol, self._requests, self._answers, numbers)
                 self._connections[client.sock.fileno()] = connection
-        except (OSError, ProtocolError) as error:
+        except BaseException:
             self.close()
-            raise UserError(f"{socket}: {error}") from None
+            raise
 
     def run(self, seconds: float) -> Run:
         """Ask for so long, and wait for what is in flight then.
 
-        Raises UserError where an answer is wrong or missing.
+        Raises OSError or ProtocolError where an answer is wrong or missing.
         """
         times_ns: array[int] = array("q")
         self._answers.counts = Counter()
         busy_ns = time.process_time_ns()
         began_ns = time.monotonic_ns()
         end_ns = began_ns + int(seconds * 1e9)
-        try:
-            for connection in self._connections.values():
-                connection.begin(self.in_flight)
-            waiting = len(self._connections) * self.in_flight
-            while waiting:
-                ready = self._poll.poll(_STALL_S)
-                if not ready:
-                    raise UserError(f"{self.socket}: no answer for {_STALL_S} s")
-                for descriptor, _ in ready:
-                    waiting += self._connections[descriptor].take_turn(times_ns, end_ns)
-        except (OSError, ProtocolError, ValueError) as error:
-            raise UserError(f"{self.socket}: {error}") from None
+        for connection in self._connections.values():
+            connection.begin(self.in_flight)
+        waiting = len(self._connections) * self.in_flight
+        while waiting:
+            ready = self._poll.poll(STALL_S)
+            if not ready:
+                raise TimeoutError(f"no answer for {STALL_S} s")
+            for descriptor, _ in ready:
+                waiting += self._connections[descriptor].take_turn(times_ns, end_ns)
         took_ns = time.monotonic_ns() - began_ns
         busy_ns = time.process_time_ns() - busy_ns
         return Run(took_ns / 1e9, busy_ns / took_ns, times_ns, self._answers.counts)

@@ -15,7 +15,7 @@ from sentinel_wasm.bench.events import Asked
 from sentinel_wasm.bench.load import Load, protocol_of
 from sentinel_wasm.bench.reference import TRIVIAL
 from sentinel_wasm.bench.results import Shape, Side
-from sentinel_wasm.errors import UserError
+from sentinel_wasm.errors import ProtocolError, UserError
 
 REFERENCE = "reference"
 _WARM_UP = 0.2  # of the time that is measured
@@ -72,11 +72,15 @@ def measure(
 
 
 def _part(agent: Agent, side: Side, requests: list[Asked], shape: Shape) -> None:
-    with Load(agent.socket, protocol_of(agent.socket), requests, shape.connections, shape.in_flight) as load:
-        load.run(shape.seconds * _WARM_UP)
-        before = agent.cpu_ns(), agent.guest_ns()
-        run = load.run(shape.seconds)
-        cpu_ns, guest_ns = agent.cpu_ns(), agent.guest_ns()
+    where = agent.socket, protocol_of(agent.socket)
+    try:
+        with Load(*where, requests, shape.connections, shape.in_flight) as load:
+            load.run(shape.seconds * _WARM_UP)
+            before = agent.cpu_ns(), agent.guest_ns()
+            run = load.run(shape.seconds)
+            cpu_ns, guest_ns = agent.cpu_ns(), agent.guest_ns()
+    except (OSError, ProtocolError) as error:
+        raise UserError(f"{side.name}: {error}") from None
     side.add(run, _since(before[0], cpu_ns), _since(before[1], guest_ns))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 import orjson
@@ -24,6 +25,16 @@ from sentinel_wasm.cli.request import of_request
 from sentinel_wasm.errors import UserError
 
 _MOST_FAILED = 0.01  # figures of a module that fails say nothing
+
+
+class _Number(click.FloatRange):
+    """click's own takes nan."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail("nan is no number.", param, ctx)
+        return number
 
 
 def _requests(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> list[events.Asked]:
@@ -56,13 +67,17 @@ def _requests(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> l
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.05, 600),
+    type=_Number(0.05, 600),
     default=0.5,
     show_default=True,
     help="That each is measured for in a round.",
 )
 @click.option(
-    "--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="A page with plots, too."
+    "--report",
+    "page",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    metavar="OUT.html",
+    help="A page with plots, too.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: also what --baseline reads.")
 @click.option(
@@ -73,7 +88,7 @@ def _requests(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> l
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0),
+    type=_Number(0),
     help="By how many percent it may be (10), or the second of two than the first.",
 )
 def bench(
@@ -87,7 +102,7 @@ def bench(
     in_flight: int,
     rounds: int,
     seconds: float,
-    page: Path | None,
+    page: TextIO | None,
     as_json: bool,
     baseline: Path | None,
     threshold: float | None,
@@ -124,9 +139,9 @@ def bench(
     results = Results(machine, shape, *sides)
     click.echo(orjson.dumps(results.as_json()).decode() if as_json else report.text(results))
     if page is not None:
-        _write(page, report.document(results))
+        page.write(report.document(results))
     wrong = [
-        f"{side.failed_share:.1%} of the answers of {logs.escaped(side.name)} are failures"
+        f"{side.failed_share:.1%} of the answers of {side.name} are failures"
         for side in sides
         if side.failed_share > _MOST_FAILED
     ]
@@ -137,7 +152,7 @@ def bench(
     elif threshold is not None:
         wrong += slower(results, threshold)
     for line in wrong:
-        click.echo(f"failed: {line}", err=True)
+        click.echo(f"failed: {logs.escaped(line)}", err=True)
     return 1 if wrong else 0
 
 
@@ -164,10 +179,3 @@ def _progress(steps: int) -> Iterator[Callable[[], None]]:
         return
     with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
         yield lambda: bar.update(1)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None

@@ -13,7 +13,7 @@ import orjson
 from sentinel_wasm import logs
 from sentinel_wasm.api import FIELDS, Asked, Module
 from sentinel_wasm.cli.har import from_har
-from sentinel_wasm.cli.loading import load_options
+from sentinel_wasm.cli.loading import end_at_ctrl_c, load_options
 from sentinel_wasm.cli.mistakes import say
 from sentinel_wasm.cli.request import Event, from_json, from_url, read_json
 from sentinel_wasm.errors import ModuleError, UserError
@@ -66,6 +66,7 @@ def call(
     sentinel-wasm call filter.wasm session.har --watch
     sentinel-wasm call filter.wasm --hook on_response_headers response.json
     """
+    end_at_ctrl_c()
     if request is not None and "://" in request:
         if hook is not None:
             raise click.UsageError("--hook wants its event as JSON, not a URL.")

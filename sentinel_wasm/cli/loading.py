@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
@@ -36,6 +37,11 @@ def _json(text: bytes, name: str) -> Any:
 
 def _config(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> dict[str, Any] | None:
     return None if file is None else json_object(file.read(), file.name)
+
+
+def end_at_ctrl_c() -> None:
+    """At once: an exception amid wasmtime's own cleaning up would have it free twice."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def load_options(function: Function) -> Function:

@@ -18,7 +18,7 @@ from sentinel_wasm import logs
 from sentinel_wasm.api import Asked, Module
 from sentinel_wasm.cli import traffic
 from sentinel_wasm.cli.decisions import differs, said
-from sentinel_wasm.cli.loading import load_options
+from sentinel_wasm.cli.loading import end_at_ctrl_c, load_options
 from sentinel_wasm.cli.traffic import Recorded
 from sentinel_wasm.decision import Decision, HeaderOp
 from sentinel_wasm.errors import UserError
@@ -80,6 +80,7 @@ def replay(
 
     Both modules get the same --module-config. The exit status is 1 where something differs, or MODULE fails.
     """
+    end_at_ctrl_c()
     limits = {"timeout_ms": timeout_ms, "memory_limit": memory_limit}
     tally = _Tally()
     requests = _Requests()

@@ -15,7 +15,7 @@ import click
 from sentinel_wasm import logs, toml
 from sentinel_wasm.api import FIELDS, Asked, Module
 from sentinel_wasm.cli.decisions import differs, said
-from sentinel_wasm.cli.loading import load_options
+from sentinel_wasm.cli.loading import end_at_ctrl_c, load_options
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.errors import KINDS, UserError
 
@@ -70,6 +70,7 @@ def test(
     A text that begins with ~ is a regular expression, which must be found. Each case has a fresh instance.
     The exit status is 1 where one fails.
     """
+    end_at_ctrl_c()
     cases = [case for path in tables for case in read_cases(path)]
     with Module.load(module, config, timeout_ms=timeout_ms, memory_limit=memory_limit) as loaded:
         outcomes = []

@@ -1,34 +1,21 @@
-// A filter without the SDK: all that the agent and a module say to each other is in this file. It blocks what has
-// /admin in its URI.
+// The ABI without an SDK, at its smallest: every response gets a header and loses another. It need not read the event
+// for that; a filter that must wants a JSON reader, as the SDK has one.
 
+/** The agent asks for room, writes the event there and calls the hook. The garbage collector must leave that alone. */
 export function alloc(size: usize): usize {
   __collect(); // with --runtime minimal, here and nowhere else
-  return __pin(__new(size, idof<ArrayBuffer>())); // the garbage collector does not know what the agent holds
+  return __pin(__new(size, idof<ArrayBuffer>()));
 }
 
+/** Then it gives back the event's buffer and, when it has copied it, the result's. */
 export function dealloc(ptr: usize, size: usize): void {
   __unpin(ptr);
 }
 
-export function on_request_headers(ptr: usize, len: usize): u64 {
-  const uri = uriIn(String.UTF8.decodeUnsafe(ptr, len));
-  const answer =
-    uri === null ? '{"decision":"block","status":400,"body":"Bad Request"}'
-    : uri.includes("/admin") ? '{"decision":"block","status":403,"body":"Forbidden"}'
-    : '{"decision":"allow"}';
-  const buffer = String.UTF8.encode(answer);
-  return (<u64>__pin(changetype<usize>(buffer)) << 32) | <u64>buffer.byteLength;
-}
-
-/**
- * What the agent writes has no blanks between names and values, and no quote within a string that is not escaped: so
- * this cannot be another member's text. For more than one field, take the SDK's JSON reader.
- */
-function uriIn(event: string): string | null {
-  const name = '"uri":"';
-  const at = event.indexOf(name);
-  if (at < 0) return null;
-  let end = at + name.length;
-  while (end < event.length && event.charCodeAt(end) != 0x22) end += event.charCodeAt(end) == 0x5c ? 2 : 1;
-  return event.substring(at + name.length, end);
+/** Where the result is: the address in the upper half, the length in the lower. */
+export function on_response_headers(ptr: usize, len: usize): u64 {
+  const result = String.UTF8.encode(
+    '{"decision":"allow","add_response_headers":{"X-Frame-Options":"DENY"},"remove_response_headers":["Server"]}'
+  );
+  return (<u64>__pin(changetype<usize>(result)) << 32) | <u64>result.byteLength;
 }
