@@ -250,5 +250,6 @@ def _with_progress(reader: traffic.Reader, size: int) -> Iterator[Recorded]:
 
 def _say(text: str) -> None:
     if sys.stderr.isatty():
-        click.echo("\r\x1b[2K", err=True, nl=False)
+        # Not a colour, which NO_COLOR would take away.
+        click.echo("\r\x1b[2K", err=True, nl=False, color=True)
     click.echo(text)
