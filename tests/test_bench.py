@@ -151,7 +151,7 @@ def test_a_baseline_is_what_the_ratios_were() -> None:
     held_to = {"cpu_us": Ratio.of([2.0, 2.1, 1.9, 2.0, 2.2, 1.8])}
     assert slower(rounds_of(2.0, 2.2, 1.9, 2.1, 2.2, 1.8), 10, held_to) == []
     (line,) = slower(rounds_of(4.0, 4.2, 3.9, 4.1, 4.2, 3.8), 10, held_to)
-    assert line.startswith("CPU per event is 102% worse: 4.05 times that of old, where it was 2.00")
+    assert line.startswith("CPU per event is 102% worse: 4.05 times that of old against 2.00")
 
 
 # ---- What is sent and answered ----

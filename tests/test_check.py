@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,23 @@ def test_the_examples_are_good(path: Path) -> None:
     assert report["load_ms"] > 0
     assert report["call_us"] > 0
     assert report["odd_events"] >= 8 * len(report["hooks"])
+
+
+def test_ctrl_c_ends_it_at_once() -> None:
+    """Whatever wasmtime is at: here it compiles."""
+    command = [
+        sys.executable,
+        "-m",
+        "sentinel_wasm.cli.toolkit",
+        "check",
+        *[EXAMPLES / "c/security.wasm"] * 500,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-signal.SIGINT, b"")
 
 
 def test_people_can_read_it(build_wat: BuildWat) -> None:

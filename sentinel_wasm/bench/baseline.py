@@ -59,7 +59,7 @@ def slower(results: Results, threshold: float, held_to: Mapping[str, Ratio] = AL
         if now.median > then.median * (1 + threshold / 100) and now.between[0] > then.between[1]:
             found.append(
                 f"{title} is {now.median / then.median - 1:.0%} worse: {now.median:.2f} times that of"
-                f" {results.first.name}, where it was {then.median:.2f}; allowed are {threshold:g}%"
+                f" {results.first.name} against {then.median:.2f}; allowed are {threshold:g}%"
             )
     return found
 

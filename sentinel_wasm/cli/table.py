@@ -22,7 +22,8 @@ from sentinel_wasm.errors import KINDS, UserError
 _REGEX = "~"
 _CASE = ("name", "hook", "request", "event", "expect")
 EXPECTED = (
-    *("decision", "status", "body", "url", "challenge", "tags", "rule_ids", "reason_codes", "confidence"),
+    *("decision", "status", "body", "url", "challenge", "challenge_params"),
+    *("tags", "rule_ids", "reason_codes", "confidence", "routing_metadata"),
     *("request_headers", "response_headers", "request_body", "response_body", "needs_more", "fails"),
 )
 
