@@ -24,6 +24,7 @@ from .footprint import footprint, footprint_like
 RELOADS = int(os.environ.get("SOAK_RELOADS", "4"))
 WARM = min(20, RELOADS // 2)  # whatever happens for the first time has happened
 TURN_S = 1.0
+CALM_RUNS = min(8, RELOADS // 10)
 GROWTH_MIB = 4
 POOL = 4
 # The event loop, a thread an instance, the ticker, and what asyncio.to_thread has at most.
@@ -49,8 +50,12 @@ class Traffic:
 
     def go_on(self) -> None:
         if self._run.done():
-            self.end()
-            self._run = self._begin()
+            self.run_out()
+
+    def run_out(self) -> None:
+        """The run that is under way, and then into the next."""
+        self.end()
+        self._run = self._begin()
 
     def end(self) -> None:
         """Of the run that is under way, and what must be true of each."""
@@ -78,6 +83,8 @@ def test_reloads_under_full_load_lose_nothing_and_leave_nothing_behind(
     with apart() as submit:
         Traffic(submit, agent.socket).end()
         calm = Traffic(submit, agent.socket)
+        for _ in range(CALM_RUNS):
+            calm.run_out()
         calm.end()
         traffic = Traffic(submit, agent.socket)
         before = footprint(agent)
