@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 import click
 
 from sentinel_wasm import __version__
-from sentinel_wasm.cli.bench import bench
-from sentinel_wasm.cli.call import call
-from sentinel_wasm.cli.check import check
 from sentinel_wasm.cli.mistakes import in_one_line
-from sentinel_wasm.cli.new import new
-from sentinel_wasm.cli.record import record
-from sentinel_wasm.cli.replay import replay
-from sentinel_wasm.cli.table import test
-from sentinel_wasm.cli.trace import trace
 
 PROGRAM = "sentinel-wasm"
 
+COMMANDS = {
+    "new": "new",
+    "check": "check",
+    "call": "call",
+    "test": "table",
+    "bench": "bench",
+    "record": "record",
+    "replay": "replay",
+    "trace": "trace",
+}
+"""Their order, and the file of each."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+
+class Commands(click.Group):
+    """Each is imported when it is asked for: what it needs, as wasmtime, takes its time."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """As click wants it."""
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """As click wants it."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"{__package__}.{COMMANDS[name]}"), name)
+        return command
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True
+)
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 @click.pass_context
 def toolkit(context: click.Context) -> None:
@@ -30,10 +52,6 @@ def toolkit(context: click.Context) -> None:
         context.color = False
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for command in (new, check, call, test, bench, record, replay, trace):
-    toolkit.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
