@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -53,6 +55,21 @@ def test_ctrl_c_ends_it_at_once() -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (-signal.SIGINT, b"")
+
+
+def test_progress_is_shown_on_a_terminal() -> None:
+    ours, its = pty.openpty()
+    command: list[str | Path] = [sys.executable, "-m", "sentinel_wasm.cli.toolkit", "check"]
+    done = subprocess.run(
+        [*command, EXAMPLES / "c" / "bare.wasm", *PATIENT], stdout=subprocess.PIPE, stderr=its, timeout=60
+    )
+    os.close(its)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"  good\n")
+    assert "bare.wasm" in shown
+    assert "100%" in shown
 
 
 def test_people_can_read_it(build_wat: BuildWat) -> None:

@@ -53,9 +53,9 @@ def measure(
     requests: list[Asked],
     shape: Shape,
     directory: Path,
-    advance: Callable[[], None],
+    advance: Callable[[int], None],
 ) -> tuple[Side, Side]:
-    """`advance` is called behind each part, of which every round has two. Raises UserError."""
+    """`advance` gets 1 behind each part, of which every round has two. Raises UserError."""
     sides = Side(targets[0].name), Side(targets[1].name)
     both = list(zip(targets, sides, strict=True))
     for target in reversed(targets):  # what cannot be measured is said at once, what can is compiled then
@@ -67,7 +67,7 @@ def measure(
         for target, side in both if number % 2 == 0 else reversed(both):
             with target.agent(directory) as agent:
                 _part(agent, side, requests, shape)
-            advance()
+            advance(1)
     return sides
 
 

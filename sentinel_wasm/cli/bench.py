@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -21,6 +18,7 @@ from sentinel_wasm.bench.machine import this_machine
 from sentinel_wasm.bench.measure import Target, measure
 from sentinel_wasm.bench.results import Results, Shape
 from sentinel_wasm.cli.loading import json_objects, load_options
+from sentinel_wasm.cli.progress import progress
 from sentinel_wasm.cli.request import of_request
 from sentinel_wasm.errors import UserError
 
@@ -129,7 +127,10 @@ def bench(
     shape = Shape(connections, in_flight, rounds, seconds, hashlib.sha256(orjson.dumps(requests)).hexdigest())
     held_to = None if baseline is None else Baseline(baseline, shape)
     machine = this_machine()
-    with tempfile.TemporaryDirectory(prefix="sentinel-wasm-") as name, _progress(2 * rounds) as advance:
+    with (
+        tempfile.TemporaryDirectory(prefix="sentinel-wasm-") as name,
+        progress(2 * rounds, "measuring") as advance,
+    ):
         directory = Path(name)
         limits = ("--timeout-ms", str(timeout_ms), "--memory-limit", str(memory_limit))
         flags = (*limits, *_config_flags(config, directory))
@@ -169,13 +170,3 @@ def _config_flags(config: dict[str, Any] | None, directory: Path) -> tuple[str, 
     path = directory / "agent.toml"
     path.write_text(text, encoding="utf-8")
     return "--config", str(path)
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator[Callable[[], None]]:
-    """What says that a step is done; shown on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
-        yield lambda: bar.update(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import orjson
 from sentinel_wasm import logs
 from sentinel_wasm.api import Module
 from sentinel_wasm.cli.loading import end_at_ctrl_c, load_options
+from sentinel_wasm.cli.progress import progress
 from sentinel_wasm.errors import UserError
 
 CALLS = 10_000
 _STEP = CALLS // 2
+_SHOWN = CALLS // 20  # a step of the progress bar
 _MOST_CALLS = 4 * CALLS  # of a module whose memory grows: a collector lets it at first
 SLOW_US = 2000
 SLOW_START_MS = 1000
@@ -117,7 +119,8 @@ def examine(path: Path, config: dict[str, Any] | None, timeout_ms: int, memory_l
             module.restart()
             report.start_ms = (time.perf_counter() - began) * 1000
             _ask_odd(module, report)
-            _ask_often(module, report)
+            with progress(len(module.hooks) * CALLS, logs.escaped(path.name)) as advance:
+                _ask_often(module, report, advance)
         except UserError as error:
             report.problems.append(str(error))
         report.memory_after_bytes = module.memory_bytes
@@ -165,7 +168,7 @@ def _ask_odd(module: Module, report: Report) -> None:
                 module.restart()  # what it has broken in its memory is no finding of the next
 
 
-def _ask_often(module: Module, report: Report) -> None:
+def _ask_often(module: Module, report: Report, advance: Callable[[int], None]) -> None:
     """Usual events: whether its memory stays as it is, and how long it takes."""
     for hook in module.hooks:
         case = next(_cases(hook), None)
@@ -175,6 +178,8 @@ def _ask_often(module: Module, report: Report) -> None:
         memory: list[int] = []  # of one instance, before every 5,000th call
         was_lost = False
         for number in range(_MOST_CALLS + 1):
+            if number % _SHOWN == 0:
+                advance(_SHOWN)
             if number % _STEP == 0:
                 memory.append(module.memory_bytes)
                 if number >= CALLS and _growth(memory) <= _GROWTH_BYTES:
