@@ -19,6 +19,8 @@ import wasmtime
 from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 
+from .pretending import AgentThat, pretended
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -189,3 +191,10 @@ def build_wat(tmp_path: Path) -> BuildWat:
         return path
 
     return build
+
+
+@pytest.fixture
+def agent_that(tmp_path: Path) -> Iterator[AgentThat]:
+    """Starts an agent of our own making, that answers whatever it reads so."""
+    with pretended(tmp_path / "s") as start:
+        yield start

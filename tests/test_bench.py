@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from sentinel_wasm.errors import UserError
 
 from .conftest import EXAMPLES, BuildWat, StartAgent
 from .guest import wat
+from .pretending import HELLO, AgentThat, Answer, v1, v2
 from .test_benchmarks import ELSEWHERE
 from .test_call import PATIENT, TRAPS, run
 
@@ -210,49 +209,6 @@ def test_an_agent_that_runs_is_measured(start_agent: StartAgent) -> None:
 
 # ---- Agents of other makes ----
 
-Answer = Callable[[bytes], bytes]
-
-
-@pytest.fixture
-def agent_that(tmp_path: Path) -> Iterator[Callable[[Answer], Path]]:
-    """An agent of our own making that answers whatever it reads so; b"": it closes."""
-    listener = socket.socket(socket.AF_UNIX)
-    path = tmp_path / "s"
-    listener.bind(str(path))
-    listener.listen()
-
-    def talk(connection: socket.socket, answer: Answer) -> None:
-        with connection, contextlib.suppress(OSError):
-            while (data := connection.recv(1 << 16)) and (said := answer(data)):
-                connection.sendall(said)
-
-    def serve(answer: Answer) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=talk, args=(connection, answer), daemon=True).start()
-
-    def start(answer: Answer) -> Path:
-        threading.Thread(target=serve, args=(answer,), daemon=True).start()
-        return path
-
-    yield start
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-
-
-def v1(text: bytes) -> bytes:
-    return struct.pack(">I", len(text)) + text
-
-
-def v2(kind: int, text: bytes) -> bytes:
-    return struct.pack(">IB", len(text) + 1, kind) + text
-
-
-HELLO = v2(2, b'{"success":true}')
-
 
 def speaks_v1(data: bytes) -> bytes:
     return b"" if data[4] == 1 else v1(b'{"version":1,"decision":{"block":{"status":403}}}')
@@ -262,12 +218,12 @@ def shaking_hands(answer: bytes) -> Answer:
     return lambda data: HELLO if data[4] == 1 else answer
 
 
-def test_an_agent_of_v1_is_measured(agent_that: Callable[[Answer], Path]) -> None:
+def test_an_agent_of_v1_is_measured(agent_that: AgentThat) -> None:
     side = measured(agent_that(speaks_v1))["sides"][1]
     assert side["answers"].keys() == {"block"}
 
 
-def test_v1_has_one_event_in_flight(agent_that: Callable[[Answer], Path]) -> None:
+def test_v1_has_one_event_in_flight(agent_that: AgentThat) -> None:
     done = run("bench", agent_that(speaks_v1), "--in-flight", "2", *BRIEF)
     assert done.returncode == 1
     assert "speaks v1, which has one event in flight on a connection" in done.stderr
@@ -284,7 +240,7 @@ def test_v1_has_one_event_in_flight(agent_that: Callable[[Answer], Path]) -> Non
         (shaking_hands(b"\xff" * 8), "a frame of 4294967295 bytes"),
     ],
 )
-def test_what_is_no_agent_is_said(answer: Answer, why: str, agent_that: Callable[[Answer], Path]) -> None:
+def test_what_is_no_agent_is_said(answer: Answer, why: str, agent_that: AgentThat) -> None:
     done = run("bench", agent_that(answer), *BRIEF)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -292,7 +248,7 @@ def test_what_is_no_agent_is_said(answer: Answer, why: str, agent_that: Callable
 
 
 def test_an_agent_that_says_nothing_is_given_up(
-    agent_that: Callable[[Answer], Path], monkeypatch: pytest.MonkeyPatch
+    agent_that: AgentThat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "STALL_S", 0.1)
     over = threading.Event()

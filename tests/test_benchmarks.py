@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-import struct
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,6 +20,7 @@ from sentinel_wasm.bench import reference, svg
 from sentinel_wasm.bench.histogram import Histogram
 
 from .conftest import ROOT, BuildWat, StartAgent
+from .pretending import HELLO, AgentThat, Answer, v1, v2
 
 SHAPES = [(1, 1, 1), (1, 8, 1), (1, 32, 1), (2, 4, 1), (2, 4, 16)]
 ELSEWHERE = re.compile(r"<(script|link|iframe|img|object)|\b(src|href)=|@import|url\(", re.IGNORECASE)
@@ -134,40 +131,6 @@ def test_the_generator_counts_what_its_histogram_holds(
     assert load.histogram.quantile_ns(0.99) == pytest.approx(load.p99_us * 1000, rel=1e-3)
 
 
-Answer = Callable[[bytes], bytes]
-
-
-@pytest.fixture
-def answers_with(tmp_path: Path) -> Iterator[Callable[[Answer], Path]]:
-    """A server of one connection that answers whatever it reads so."""
-    listener = socket.socket(socket.AF_UNIX)
-    path = tmp_path / "s"
-    listener.bind(str(path))
-    listener.listen()
-
-    def serve(answer: Answer) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            while data := connection.recv(1 << 16):
-                connection.sendall(answer(data))
-
-    def start(answer: Answer) -> Path:
-        threading.Thread(target=serve, args=(answer,), daemon=True).start()
-        return path
-
-    yield start
-    listener.close()
-
-
-def v1(text: bytes) -> bytes:
-    return struct.pack(">I", len(text)) + text
-
-
-def v2(kind: int, text: bytes) -> bytes:
-    return struct.pack(">IB", len(text) + 1, kind) + text
-
-
-HELLO = v2(2, b'{"success":true}')
 ALLOW = b'{"decision":"allow"'
 
 
@@ -189,10 +152,10 @@ ALLOW = b'{"decision":"allow"'
     ],
 )
 def test_the_generator_refuses_wrong_answers(
-    protocol: int, answer: Answer, why: str, generator: Generator, answers_with: Callable[[Answer], Path]
+    protocol: int, answer: Answer, why: str, generator: Generator, agent_that: AgentThat
 ) -> None:
     with pytest.raises(ToolError, match=why):
-        generator.run(answers_with(answer), Shape(protocol, 1), 0, 5)
+        generator.run(agent_that(answer), Shape(protocol, 1), 0, 5)
 
 
 def test_the_generator_says_where_nobody_listens(generator: Generator, tmp_path: Path) -> None:

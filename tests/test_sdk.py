@@ -153,18 +153,19 @@ def go(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-needs_go = pytest.mark.skipif(
-    shutil.which("go") is None or go("list -m").returncode != 0, reason="there is no Go 1.24"
-)
+@pytest.fixture(scope="module")
+def needs_go() -> None:
+    if shutil.which("go") is None or go("list -m").returncode != 0:
+        pytest.skip("there is no Go 1.24")
 
 
-@needs_go
+@pytest.mark.usefixtures("needs_go")
 def test_go_tests_itself() -> None:
     done = go("test ./...")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_go
+@pytest.mark.usefixtures("needs_go")
 def test_go_configuration_and_log(tmp_path: Path) -> None:
     """What it cannot test itself."""
     built = tmp_path / "filter.wasm"

@@ -10,7 +10,7 @@ import click
 
 
 @contextmanager
-def progress(steps: int, label: str) -> Iterator[Callable[[int], None]]:
+def progress(steps: int, label: str = "") -> Iterator[Callable[[int], None]]:
     """What says that so many more steps are done; shown on stderr, and on a terminal only."""
     if not sys.stderr.isatty():
         yield lambda done: None

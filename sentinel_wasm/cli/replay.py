@@ -19,6 +19,7 @@ from sentinel_wasm.api import Asked, Module
 from sentinel_wasm.cli import traffic
 from sentinel_wasm.cli.decisions import differs, said
 from sentinel_wasm.cli.loading import end_at_ctrl_c, load_options
+from sentinel_wasm.cli.progress import progress
 from sentinel_wasm.cli.traffic import Recorded
 from sentinel_wasm.decision import Decision, HeaderOp
 from sentinel_wasm.errors import UserError
@@ -236,16 +237,15 @@ def _as_json(played: Played, request: str) -> str:
 
 
 def _with_progress(reader: traffic.Reader, size: int) -> Iterator[Recorded]:
-    """Shown on a terminal, where `_say` makes room in it."""
-    if not sys.stderr.isatty():
-        yield from reader
-        return
-    with click.progressbar(length=size, file=sys.stderr) as bar:
+    """On a terminal, `_say` makes room in what is shown."""
+    shown = 0
+    with progress(size) as advance:
         for recorded in reader:
             yield recorded
-            if reader.read_bytes - bar.pos >= size / _STEPS:
-                bar.update(reader.read_bytes - bar.pos)
-        bar.update(size - bar.pos)
+            if reader.read_bytes - shown >= size / _STEPS:
+                advance(reader.read_bytes - shown)
+                shown = reader.read_bytes
+        advance(size - shown)
 
 
 def _say(text: str) -> None:

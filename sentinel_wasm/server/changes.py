@@ -64,7 +64,7 @@ class Changes:
 
         while True:
             block = self._block
-            agent = await self._make(block.over(settings), load)
+            agent = await make_agent(block.over(settings), load, self._serving.agent.counts)
             if block == self._block:
                 break
             await _free(agent)  # the proxy has said something else meanwhile
@@ -123,7 +123,7 @@ class Changes:
                     start_ms = (deadline_ns - time.monotonic_ns()) // _MS_NS
                     if start_ms <= 0:
                         return _too_late()
-                    new = await self._make(settings, agent.module.on, start_ms)
+                    new = await make_agent(settings, agent.module.on, agent.counts, start_ms)
                     is_late = time.monotonic_ns() >= deadline_ns
                     if not is_late and self._serving.agent is agent:
                         self._exchange(new, self._settings, block)
@@ -154,12 +154,6 @@ class Changes:
 
     def _attach(self, agent: Agent) -> None:
         agent.attach(self._loop, self._serving.tell_health, self.configure)
-
-    async def _make(
-        self, settings: Settings, load: Callable[[Engine], Module], start_ms: int = START_MS
-    ) -> Agent:
-        """Raises ModuleLoadError."""
-        return await make_agent(settings, load, self._serving.agent.counts, start_ms)
 
     def _exchange(self, agent: Agent, settings: Settings, block: Block) -> None:
         """From the next event on."""
