@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.server.clock import BEAT_MS
 
 from .conftest import EXAMPLES, RunningAgent, StartAgent, idle_seconds
 
@@ -53,5 +56,19 @@ def test_v2_event_that_waited_is_answered(agent: RunningAgent) -> None:
 
 def test_v1_connection_that_is_idle_costs_next_to_nothing(agent: RunningAgent) -> None:
     with agent.v1() as client:
-        # 0.5% of a core.
-        assert idle_seconds(agent, client, 2) <= 0.01
+        # 0.5% of a core, or what waking so often takes on this machine, in whatever process.
+        assert idle_seconds(agent, client, 2) <= max(0.01, 1.5 * beating_seconds(2))
+
+
+def beating_seconds(seconds: float) -> float:
+    """What a bare event loop uses of the processor in so much time, whose timer beats as the agent's does."""
+    code = f"""
+import time, uvloop, asyncio
+async def beat():
+    began = time.process_time()
+    for _ in range({int(seconds * 1000 / BEAT_MS)}):
+        await asyncio.sleep({BEAT_MS / 1000})
+    print(time.process_time() - began)
+uvloop.run(beat())
+"""
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
