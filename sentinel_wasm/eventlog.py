@@ -21,11 +21,10 @@ _log = structlog.stdlib.get_logger("agent")
 
 
 class EventLog:
-    """Each line has the digest of the module, the hook and the correlation id."""
+    """Each line has the hook and the correlation id, and `about`: the digest of the module, say."""
 
-    def __init__(self, module: str, *, fail_open: bool) -> None:
-        """`module`: its digest."""
-        self._log = _log.bind(module=module)
+    def __init__(self, *, fail_open: bool, **about: str) -> None:
+        self._log = _log.bind(**about)
         self._fail_answer = "allow" if fail_open else "block 500"
         self._throttle = Throttle()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, get_type_hints
 
@@ -13,7 +13,15 @@ ChallengeFallback = Literal["none", "block"]
 Dispatch = Literal["auto", "inline", "threads"]
 Isolation = Literal["pooled", "request"]
 LogFormat = Literal["auto", "json", "text"]
+EventHook = Literal[
+    "on_request_headers",
+    "on_request_body",
+    "on_response_headers",
+    "on_response_body",
+    "on_request_complete",
+]
 
+MOST_MODULES = 8  # in a chain: each has its instances, and a share of the event's time
 
 _ADDRESS = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:\s]*)):(\d{1,5})", re.ASCII)
 
@@ -64,6 +72,7 @@ def _option(
     most: int | None = None,
     form: Form | None = None,
     fixed: bool = False,
+    of_module: bool = False,
     **kwargs: Any,
 ) -> Any:
     metadata = {
@@ -74,6 +83,7 @@ def _option(
         "most": most,
         "form": form,
         "fixed": fixed,
+        "of_module": of_module,
     }
     return field(metadata=metadata, **kwargs)
 
@@ -82,8 +92,9 @@ def _option(
 class Settings:
     """One agent's settings. Option names are the fields' with dashes; the CLI is made from them.
 
-    `module_config` is no option: `[module.config]` of the configuration file as a JSON object's text, None
-    where the file has none.
+    Two are no options. `module_config`: `[module.config]` of the configuration file as a JSON object's text,
+    None where the file has none. `chain`: the modules where there are several, in their order, and then what
+    is about a module here is the default for each; `module` is the first one's.
     """
 
     socket: Path = _option(
@@ -93,7 +104,9 @@ class Settings:
         fixed=True,
     )
     module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run; required.")
-    pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
+    pool_size: int = _option(
+        "WASM_POOL_SIZE", "Instances of the module.", default=4, most=256, of_module=True
+    )
     workers: int = _option(
         "WASM_WORKERS",
         "Processes that share the connections: for quick modules on many cores.",
@@ -103,7 +116,10 @@ class Settings:
     )
     verbose: bool = _option("WASM_VERBOSE", "Log every decision.", default=False, short="v")
     fail_open: bool = _option(
-        "FAIL_OPEN", "Allow when the module fails; otherwise block with 500.", default=False
+        "FAIL_OPEN",
+        "Allow when the module fails; otherwise block with 500.",
+        default=False,
+        of_module=True,
     )
     log_decisions: float = _option(
         "WASM_LOG_DECISIONS",
@@ -122,12 +138,14 @@ class Settings:
         "How the module gets header names: User-Agent, user-agent, or as the proxy sent them.",
         choices=HeaderNames,
         default="canonical",
+        of_module=True,
     )
     header_values: HeaderValues = _option(
         "WASM_HEADER_VALUES",
         "How the module gets several values of one header: joined with a comma, or always a list.",
         choices=HeaderValues,
         default="joined",
+        of_module=True,
     )
     challenge_fallback: ChallengeFallback = _option(
         "WASM_CHALLENGE_FALLBACK",
@@ -152,40 +170,52 @@ class Settings:
         "From an event's arrival to its answer (ms); the module is interrupted then. Proxies give up at 50.",
         default=40,
         most=3_600_000,
+        of_module=True,
     )
     dispatch: Dispatch = _option(
         "WASM_DISPATCH",
         "Call the module on the event loop, on worker threads, or as its calls' length asks for.",
         choices=Dispatch,
         default="auto",
+        of_module=True,
     )
     queue_limit: int = _option(
         "WASM_QUEUE_LIMIT",
         "With worker threads: events that may wait; more are answered at once, tagged wasm-overload.",
         default=1024,
         most=1_000_000,
+        of_module=True,
     )
     isolation: Isolation = _option(
         "WASM_ISOLATION",
         "Instances that requests share, or a fresh one for each request.",
         choices=Isolation,
         default="pooled",
+        of_module=True,
     )
     request_instances: int = _option(
         "WASM_REQUEST_INSTANCES",
         "With --isolation request: instances at once; beyond them the oldest ends.",
         default=256,
         most=10_000,
+        of_module=True,
     )
-    memory_limit: int = _option("WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64, most=4096)
+    memory_limit: int = _option(
+        "WASM_MEMORY_LIMIT", "Memory of one instance (MiB).", default=64, most=4096, of_module=True
+    )
     max_module_size: int = _option(
-        "WASM_MAX_MODULE_SIZE", "A larger .wasm file is refused (MiB).", default=64, most=4096
+        "WASM_MAX_MODULE_SIZE",
+        "A larger .wasm file is refused (MiB).",
+        default=64,
+        most=4096,
+        of_module=True,
     )
     sha256: str | None = _option(
         "WASM_SHA256",
         "The module's SHA-256 digest, in hexadecimal: a module with another one is refused.",
         form=_DIGEST,
         default=None,
+        of_module=True,
     )
     socket_mode: str = _option(
         "WASM_SOCKET_MODE",
@@ -226,6 +256,49 @@ class Settings:
         fixed=True,
     )
     module_config: str | None = None
+    chain: tuple[Linked, ...] = ()
+
+    @property
+    def each(self) -> tuple[Settings, ...]:
+        """Those of each module; of the only one: these."""
+        return tuple(linked.settings for linked in self.chain) or (self,)
+
+    def for_all(self, **changes: Any) -> Settings:
+        """These settings with changes that hold for every module."""
+        chain = tuple(linked._replace(settings=replace(linked.settings, **changes)) for linked in self.chain)
+        return replace(self, chain=chain, **changes)
+
+
+class Match(NamedTuple):
+    """Which events a module of a chain is asked about. What is empty takes all; the others must all hold."""
+
+    routes: tuple[str, ...] = ()
+    path_prefixes: tuple[str, ...] = ()
+    hooks: tuple[EventHook, ...] = ()
+
+    @property
+    def is_by_request(self) -> bool:
+        """Which of them is known from a request's headers only."""
+        return bool(self.routes or self.path_prefixes)
+
+    def takes_request(self, route: str, path: str) -> bool:
+        """`route` is empty where the proxy says none."""
+        return (not self.routes or route in self.routes) and (
+            not self.path_prefixes or path.startswith(self.path_prefixes)
+        )
+
+
+class Linked(NamedTuple):
+    """One module of a chain, with its own settings. The answers of a `shadow` are compared, and not given.
+
+    `header_names_given`: as in Wanted, for this one.
+    """
+
+    name: str
+    settings: Settings
+    match: Match = Match()
+    shadow: bool = False
+    header_names_given: bool = False
 
 
 class Wanted(NamedTuple):
@@ -252,7 +325,7 @@ class Option(NamedTuple):
 
     `kind` is bool, int, float, Path, Address, or str, of `choices` or of a `form`. An int is from 1 to
     `most`, a float from 0 to 1.
-    `fixed`: a reload does not change it.
+    `fixed`: a reload does not change it. `of_module`: each module of a chain may have its own.
     """
 
     field: str
@@ -267,6 +340,7 @@ class Option(NamedTuple):
     most: int | None
     form: Form | None
     fixed: bool
+    of_module: bool
 
 
 def options() -> list[Option]:

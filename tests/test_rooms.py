@@ -43,6 +43,8 @@ ROOMS = [
     {"api"},
     {"pytest_plugin"},
     {"eventlog"},
+    {"link"},
+    {"answering"},
     {"agent"},
     {"server"},
     {"embedding"},

@@ -116,7 +116,7 @@ class DealtConnections:
             self._start(self._give_all(dealt.end))
             return
         if isinstance(dealt, channel.Look):
-            about = {**self.status.about(), "config": self.serving.agent.config}
+            about = {**self.status.about(), "config": self.serving.agent.links[0].pool.config}
             self._report(channel.seen_report(channel.Seen(about, self.status.entries(dealt.since))))
             return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.

@@ -59,7 +59,7 @@ class Status:
 
     async def loaded(self) -> Loaded:
         agent = self._serving.agent
-        return Loaded(replace(agent.settings, module_config=agent.config), agent.module.sha256)
+        return Loaded(replace(agent.settings, module_config=agent.links[0].pool.config), agent.module.sha256)
 
     def entries(self, since: int) -> bytes:
         """The last events as they are kept, those behind this number."""
@@ -126,7 +126,7 @@ class Status:
             series("events_pending"): agent.pending,
             series("events_pending_limit"): agent.settings.queue_limit,
             series("instances"): live_stores(),
-            series("guest_memory_bytes"): agent.guest_memory_bytes,
+            series("guest_memory_bytes"): sum(link.pool.memory_bytes for link in agent.links),
             series("guest_memory_limit_bytes"): live_stores() * agent.settings.memory_limit * MIB,
             series("module_degraded"): int(agent.health != "healthy"),
             series("module_unhealthy"): int(agent.health == "unhealthy"),
