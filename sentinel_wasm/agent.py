@@ -16,12 +16,13 @@ from sentinel_wasm._fastpath import GuestCall, Normaliser
 from sentinel_wasm._metrics import NONE, Counts
 from sentinel_wasm._quick import QuickPath
 from sentinel_wasm._recent import Recent
-from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Audit, Block, Decision, Redirect
+from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Audit, Block, Close, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
+from sentinel_wasm.guest.ends import Ends
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.guest.instance import ConfigRefused
 from sentinel_wasm.guest.limits import START_MS, Limits
@@ -35,7 +36,7 @@ _log = structlog.stdlib.get_logger("agent")
 
 _ANSWERS_KEPT = 1024
 _KEPT_BYTES = 8192  # of a result, and of its answer
-_LARGE_CHUNK_BYTES = 65_536
+_LARGE_BYTES = 65_536  # of a body's chunk, a frame or a content
 _CONFIGURE_NS = 1_000_000_000  # no event waits for it
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
@@ -75,7 +76,7 @@ class Agent:
         self.counts = counts or Counts()
         if settings.admin is not None and self.counts.recent is None:
             self.counts.recent = Recent()
-        self._last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
+        self._ends = Ends(module.hooks)
         self._pool = Pool(
             module,
             settings.pool_size,
@@ -178,14 +179,15 @@ class Agent:
     ) -> bytes:
         """The answer to a failure, or to a result that takes Python."""
         try:
-            return self._header_answer(hook, correlation_id, version, outcome)
+            return self._result_answer(hook, correlation_id, version, outcome)
         except Exception as defect:
             return self._answer_defect(defect, hook, version, correlation_id)
 
-    def over(self, hook: int, blocks: bool, correlation_id: str) -> None:
+    def over(self, hook: int, blocks: bool, correlation_id: str, event: bytes) -> None:
         """An answer without a failure that may be the last for its request."""
         with self._defects_said(correlation_id):
-            self._look_for_end(hook, correlation_id, blocks=blocks)
+            if self._ends.is_over(hook, refuses=blocks, event=event):
+                self._pool.forget(correlation_id)
 
     @contextlib.contextmanager
     def _defects_said(self, correlation_id: str) -> Iterator[None]:
@@ -209,6 +211,7 @@ class Agent:
 
     def _answer_v1_slowly(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         version = 1
+        kind = None
         try:
             request = events.loads(frame)
             if type(request) is not dict:
@@ -224,7 +227,7 @@ class Agent:
                 return self._answer_unknown(name, version, "")
             return self._answer(kind, request.get("payload"), version, deadline_ns, reply)
         except EventError as error:
-            return self._answer_broken(error, version, "")
+            return self._answer_broken(error, version, "", kind)
 
     def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v2 event (section 3). Raises FrameError where it has no id to answer to."""
@@ -250,18 +253,18 @@ class Agent:
     ) -> tuple[str, bytes | None]:
         """(correlation id, answer)"""
         correlation_id = None
+        kind = events.EVENT_TYPES.get(frame_type)
         try:
             payload = events.loads(frame)
             correlation_id = events.correlation_id(payload)
             if correlation_id is None:
                 raise EventError("the event has no correlation_id")
-            kind = events.EVENT_TYPES.get(frame_type)
             if kind is None:
                 return correlation_id, self._answer_unknown(f"0x{frame_type:02x}", 2, correlation_id)
             return correlation_id, self._answer(kind, payload, 2, deadline_ns, reply)
         except EventError as error:
             correlation_id = correlation_id or events.salvaged_id(frame)
-            return correlation_id, self._answer_broken(error, 2, correlation_id)
+            return correlation_id, self._answer_broken(error, 2, correlation_id, kind)
 
     def _answer(
         self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply
@@ -281,26 +284,37 @@ class Agent:
             return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
-        websocket = "allow" if kind is EventKind.WEBSOCKET_FRAME else None
-        return self._say(ALLOW, NONE, version, event.correlation_id, websocket=websocket)
+        if isinstance(event, events.WebSocketFrame):
+            return self._ask_frame(event, version, deadline_ns, reply)
+        return self._ask_guardrail(event, version, deadline_ns, reply)
 
     # Questions to the module, and what is made of their outcomes
 
     def _ask(
-        self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int, reply: Reply
+        self,
+        hook: int,
+        data: bytes,
+        correlation_id: str,
+        version: int,
+        deadline_ns: int,
+        reply: Reply,
+        *,
+        opens: bool = True,
     ) -> bytes | None:
-        """A header event: as `_run`, but nothing is made that only a worker would need."""
+        """As `_run`, for all but bodies; nothing is made that only a worker would need."""
         if not self.module.hooks[hook]:
-            return self._decided(ALLOW, hook, version, correlation_id, answers.allow(version))
+            return self._decided(ALLOW, hook, version, correlation_id, _allow(hook, version))
         logged_ns = self._logged_ns(correlation_id, deadline_ns)
         try:
             outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
         except ModuleError as error:
-            return self._header_answer(hook, correlation_id, version, error, logged_ns)
+            return self._result_answer(hook, correlation_id, version, error, data, logged_ns)
         if outcome is LATER:
-            finish = partial(self._header_answer, hook, correlation_id, version, logged_ns=logged_ns)
-            return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply)
-        return self._header_answer(hook, correlation_id, version, outcome, logged_ns)
+            finish = partial(
+                self._result_answer, hook, correlation_id, version, event=data, logged_ns=logged_ns
+            )
+            return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply, opens=opens)
+        return self._result_answer(hook, correlation_id, version, outcome, data, logged_ns)
 
     def _logged_ns(self, correlation_id: str, deadline_ns: int) -> int:
         """When an event was seen, where its decision is to be logged; otherwise 0."""
@@ -308,12 +322,18 @@ class Agent:
             return 0
         return self.counts.seen(deadline_ns - self._limit_ns)
 
-    def _header_answer(
-        self, hook: int, correlation_id: str, version: int, outcome: Outcome, logged_ns: int = 0
+    def _result_answer(
+        self,
+        hook: int,
+        correlation_id: str,
+        version: int,
+        outcome: Outcome,
+        event: bytes = b"",
+        logged_ns: int = 0,
     ) -> bytes:
-        """Results repeat, so their answers are kept."""
+        """Results repeat, so their answers are kept. `event` is what the module read."""
         if outcome is None:
-            decision, answer = ALLOW, answers.allow(version)
+            decision, answer = ALLOW, _allow(hook, version)
         else:
             try:
                 if isinstance(outcome, ModuleError):
@@ -323,9 +343,11 @@ class Agent:
                 )
             except ModuleError as error:
                 decision = self._failed(error, hook, correlation_id)
-                answer = answers.encode(decision, version)
-        if self._pool.tracks_requests and (hook >= self._last_hook or decision is not ALLOW):
-            self._look_for_end(hook, correlation_id, blocks=isinstance(decision.verdict, Block | Redirect))
+                answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
+        if self._pool.tracks_requests and (hook == self._ends.last_hook or decision is not ALLOW):
+            refuses = isinstance(decision.verdict, Block | Redirect | Close)
+            if self._ends.is_over(hook, refuses=refuses, event=event):
+                self._pool.forget(correlation_id)
         if logged_ns:
             self._events.decided(decision, hook, correlation_id, logged_ns)
         return self._decided(decision, hook, version, correlation_id, answer)
@@ -333,7 +355,7 @@ class Agent:
     def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
         self.counts.cache_misses += 1
         decision = self._parse(result, hook)
-        answer = answers.encode(decision, version)
+        answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
         if len(result) <= _KEPT_BYTES and len(answer) <= _KEPT_BYTES:
             if len(self._kept) >= _ANSWERS_KEPT:
                 self._kept.clear()
@@ -354,7 +376,7 @@ class Agent:
             return self._body_answer(hook, chunk, version, 0, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
         finish = partial(self._body_answer, hook, chunk, version, logged_ns)
-        if len(chunk.data) > _LARGE_CHUNK_BYTES:
+        if len(chunk.data) > _LARGE_BYTES:
             self._pool.leave_loop("a body chunk of over 64 KiB")
         data = inputs.body_chunk(
             chunk.correlation_id,
@@ -377,13 +399,37 @@ class Agent:
             if logged_ns:
                 self._events.decided(decision, hook, chunk.correlation_id, logged_ns)
             if self._pool.tracks_requests:
-                blocks = isinstance(decision.verdict, Block | Redirect)
-                self._look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
+                refuses = isinstance(decision.verdict, Block | Redirect)
+                if self._ends.is_over(hook, refuses=refuses, is_last=chunk.is_last):
+                    self._pool.forget(chunk.correlation_id)
         if hook == abi.ON_RESPONSE_BODY and version == 2:
             decision = answers.for_response_body(
                 decision, chunk.data, echo=self.settings.echo_response_bodies
             )
         return self._say(decision, hook, version, chunk.correlation_id, chunk_index=chunk.chunk_index)
+
+    def _ask_frame(
+        self, frame: events.WebSocketFrame, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        """It never opens its request: of two directions, neither is sure to come first."""
+        if len(frame.data) > _LARGE_BYTES and self.module.hooks[abi.ON_WEBSOCKET_FRAME]:
+            self._pool.leave_loop("a WebSocket frame of over 64 KiB")
+        data = inputs.websocket_frame(**frame._asdict())
+        return self._ask(
+            abi.ON_WEBSOCKET_FRAME, data, frame.correlation_id, version, deadline_ns, reply, opens=False
+        )
+
+    def _ask_guardrail(
+        self, event: events.GuardrailInspect, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        """A prompt is inspected before a response is."""
+        if len(event.content) > _LARGE_BYTES and self.module.hooks[abi.ON_GUARDRAIL]:
+            self._pool.leave_loop("a content of over 64 KiB")
+        data = inputs.guardrail(event._asdict())
+        opens = event.inspection_type == "prompt_injection"
+        return self._ask(
+            abi.ON_GUARDRAIL, data, event.correlation_id, version, deadline_ns, reply, opens=opens
+        )
 
     def _decision(self, hook: int, correlation_id: str, outcome: Outcome) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
@@ -464,15 +510,6 @@ class Agent:
             return finish(error)
         return None
 
-    def _look_for_end(self, hook: int, correlation_id: str, *, blocks: bool, is_last: bool = True) -> None:
-        """Tell the pool when no event that the module has a hook for can follow."""
-        if hook <= abi.ON_REQUEST_BODY and blocks:
-            is_over = not self.module.hooks[abi.ON_REQUEST_COMPLETE]
-        else:
-            is_over = hook >= self._last_hook and is_last
-        if is_over:
-            self._pool.forget(correlation_id)
-
     def _configure(
         self, event: events.Configure, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
@@ -517,24 +554,28 @@ class Agent:
         self.counts.failed(error.kind, reason, correlation_id)
         self._events.failed(error.kind, reason, hook, correlation_id)
         tag = OVERLOADED if isinstance(error, Overload) else FAILED
-        return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag)
+        return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag, refused=abi.refusal(hook))
 
     def _broke(self, error: Exception, hook: int, correlation_id: str) -> Decision:
         """A defect of this agent: it costs the event, not the connection, and says where it is."""
         reason = f"internal error: {type(error).__name__}"
         self.counts.failed("internal", reason, correlation_id)
         self._events.failed("internal", reason, hook, correlation_id or None, error)
-        return failure_decision(reason, fail_open=self.settings.fail_open)
+        return failure_decision(reason, fail_open=self.settings.fail_open, refused=abi.refusal(hook))
 
     def _answer_defect(self, error: Exception, hook: int, version: int, correlation_id: str) -> bytes:
         return self._say(self._broke(error, hook, correlation_id), hook, version, correlation_id)
 
-    def _answer_broken(self, error: EventError, version: int, correlation_id: str) -> bytes:
+    def _answer_broken(
+        self, error: EventError, version: int, correlation_id: str, kind: EventKind | None
+    ) -> bytes:
+        # A frame's answer is read in another place than all others.
+        hook = abi.ON_WEBSOCKET_FRAME if kind is EventKind.WEBSOCKET_FRAME else NONE
         reason = f"event not understood: {error}"
         self.counts.failed("event", reason, correlation_id)
-        self._events.failed("event", str(error), NONE, correlation_id or None)
-        decision = failure_decision(reason, fail_open=self.settings.fail_open)
-        return self._say(decision, NONE, version, correlation_id)
+        self._events.failed("event", str(error), hook, correlation_id or None)
+        decision = failure_decision(reason, fail_open=self.settings.fail_open, refused=abi.refusal(hook))
+        return self._say(decision, hook, version, correlation_id)
 
     def _answer_unknown(self, name: str, version: int, correlation_id: str) -> bytes:
         name = name[:60]
@@ -551,10 +592,10 @@ class Agent:
         correlation_id: str,
         *,
         chunk_index: int = 0,
-        websocket: str | None = None,
     ) -> bytes:
         """A decision's answer, counted."""
-        answer = answers.encode(decision, version, chunk_index=chunk_index, websocket=websocket)
+        is_frame = hook == abi.ON_WEBSOCKET_FRAME
+        answer = answers.encode(decision, version, chunk_index=chunk_index, is_frame=is_frame)
         return self._decided(decision, hook, version, correlation_id, answer)
 
     def _decided(
@@ -571,3 +612,7 @@ class Agent:
         """The event that is answered next was seen then."""
         if self.counts.recent is not None:
             self.counts.recent.seen_ns = seen_ns
+
+
+def _allow(hook: int, version: int) -> bytes:
+    return answers.allow(version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
