@@ -10,7 +10,7 @@ from sentinel_wasm._wasmtime cimport (
 )
 
 cdef enum:
-    HOOKS = 6                   # the most hooks a module can have
+    HOOKS = 8                   # the most hooks a module can have
     RESULT_BYTES = 1048576      # a longer result is refused before a buffer is made
 
 cdef enum Step:

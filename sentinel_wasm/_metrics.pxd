@@ -7,9 +7,9 @@ from sentinel_wasm._recent cimport Recent
 
 cdef enum:
     BOUNDS = 18                 # of a histogram; one more bucket has what is above them
-    EVENTS = 7                  # a module's hooks, and NO_HOOK
-    NO_HOOK = 6                 # the place of events that no hook is for
-    DECISIONS = 4               # decision.VERDICTS
+    EVENTS = 9                  # a module's hooks, and NO_HOOK
+    NO_HOOK = 8                 # the place of events that no hook is for
+    DECISIONS = 6               # decision.VERDICTS
     DECIDED_ALLOW = 0
     DECIDED_BLOCK = 1
     LOOP_CLOCK_NS = 1000000     # how coarse the event loop's clock is

@@ -35,6 +35,7 @@ cdef class QuickPath:
     cdef int64_t limit_ns
     cdef tuple hooks
     cdef int last_hook
+    cdef bint has_frames        # the module has a hook for a WebSocket's
     cdef tuple allowed          # the answer where the module has nothing to say, by version
     cdef dict kept
     cdef Counts counts

@@ -10,8 +10,8 @@ from typing import Any
 from sentinel_wasm._fastpath import GuestCall, Normaliser
 from sentinel_wasm._metrics import NONE, Counts
 from sentinel_wasm._quick import QuickPath
-from sentinel_wasm.answering import Answering, Reply
-from sentinel_wasm.decision import ALLOW, Block, Decision, Redirect
+from sentinel_wasm.answering import Answering, Reply, allow
+from sentinel_wasm.decision import ALLOW, Block, Close, Decision, Redirect
 from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
@@ -25,7 +25,7 @@ from sentinel_wasm.settings import Settings
 
 _ANSWERS_KEPT = 1024
 _KEPT_BYTES = 8192  # of a result, and of its answer
-_LARGE_CHUNK_BYTES = 65_536
+_LARGE_BYTES = 65_536  # of a body's chunk, a frame or a content
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
@@ -96,14 +96,14 @@ class Agent(Answering):
     ) -> bytes:
         """The answer to a failure, or to a result that takes Python."""
         try:
-            return self._header_answer(hook, correlation_id, version, outcome)
+            return self._result_answer(hook, correlation_id, version, outcome)
         except Exception as defect:
             return self._answer_defect(defect, hook, version, correlation_id)
 
-    def over(self, hook: int, blocks: bool, correlation_id: str) -> None:
+    def over(self, hook: int, blocks: bool, correlation_id: str, event: bytes) -> None:
         """An answer without a failure that may be the last for its request."""
         with self._defects_said(correlation_id):
-            self._link.look_for_end(hook, correlation_id, blocks=blocks)
+            self._link.look_for_end(hook, correlation_id, refuses=blocks, event=event)
 
     @contextlib.contextmanager
     def _defects_said(self, correlation_id: str) -> Iterator[None]:
@@ -147,33 +147,50 @@ class Agent(Answering):
             return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
-        websocket = "allow" if kind is EventKind.WEBSOCKET_FRAME else None
-        return self._say(ALLOW, NONE, version, event.correlation_id, websocket=websocket)
+        if isinstance(event, events.WebSocketFrame):
+            return self._ask_frame(event, version, deadline_ns, reply)
+        return self._ask_guardrail(event, version, deadline_ns, reply)
 
     # Questions to the module, and what is made of their outcomes
 
     def _ask(
-        self, hook: int, data: bytes, correlation_id: str, version: int, deadline_ns: int, reply: Reply
+        self,
+        hook: int,
+        data: bytes,
+        correlation_id: str,
+        version: int,
+        deadline_ns: int,
+        reply: Reply,
+        *,
+        opens: bool = True,
     ) -> bytes | None:
-        """A header event: as `_run`, but nothing is made that only a worker would need."""
+        """As `_run`, for all but bodies; nothing is made that only a worker would need."""
         if not self.module.hooks[hook]:
-            return self._decided(ALLOW, hook, version, correlation_id, answers.allow(version))
+            return self._decided(ALLOW, hook, version, correlation_id, allow(hook, version))
         logged_ns = self._logged_ns(correlation_id, deadline_ns)
         try:
             outcome = self._pool.call(hook, data, correlation_id, deadline_ns)
         except ModuleError as error:
-            return self._header_answer(hook, correlation_id, version, error, logged_ns)
+            return self._result_answer(hook, correlation_id, version, error, data, logged_ns)
         if outcome is LATER:
-            finish = partial(self._header_answer, hook, correlation_id, version, logged_ns=logged_ns)
-            return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply)
-        return self._header_answer(hook, correlation_id, version, outcome, logged_ns)
+            finish = partial(
+                self._result_answer, hook, correlation_id, version, event=data, logged_ns=logged_ns
+            )
+            return self._queue(hook, data, correlation_id, version, deadline_ns, finish, reply, opens=opens)
+        return self._result_answer(hook, correlation_id, version, outcome, data, logged_ns)
 
-    def _header_answer(
-        self, hook: int, correlation_id: str, version: int, outcome: Outcome, logged_ns: int = 0
+    def _result_answer(
+        self,
+        hook: int,
+        correlation_id: str,
+        version: int,
+        outcome: Outcome,
+        event: bytes = b"",
+        logged_ns: int = 0,
     ) -> bytes:
-        """Results repeat, so their answers are kept."""
+        """Results repeat, so their answers are kept. `event` is what the module read."""
         if outcome is None:
-            decision, answer = ALLOW, answers.allow(version)
+            decision, answer = ALLOW, allow(hook, version)
         else:
             try:
                 if isinstance(outcome, ModuleError):
@@ -183,10 +200,10 @@ class Agent(Answering):
                 )
             except ModuleError as error:
                 decision = self._link.failed(error, hook, correlation_id)
-                answer = answers.encode(decision, version)
-        if self._pool.tracks_requests and (hook >= self._link.last_hook or decision is not ALLOW):
-            blocks = isinstance(decision.verdict, Block | Redirect)
-            self._link.look_for_end(hook, correlation_id, blocks=blocks)
+                answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
+        if self._pool.tracks_requests and (hook == self._link.ends.last_hook or decision is not ALLOW):
+            refuses = isinstance(decision.verdict, Block | Redirect | Close)
+            self._link.look_for_end(hook, correlation_id, refuses=refuses, event=event)
         if logged_ns:
             self._events.decided(decision, hook, correlation_id, logged_ns)
         return self._decided(decision, hook, version, correlation_id, answer)
@@ -194,7 +211,7 @@ class Agent(Answering):
     def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
         self.counts.cache_misses += 1
         decision = self._link.parse(result, hook)
-        answer = answers.encode(decision, version)
+        answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
         if len(result) <= _KEPT_BYTES and len(answer) <= _KEPT_BYTES:
             if len(self._kept) >= _ANSWERS_KEPT:
                 self._kept.clear()
@@ -210,7 +227,7 @@ class Agent(Answering):
             return self._body_answer(hook, chunk, version, 0, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
         finish = partial(self._body_answer, hook, chunk, version, logged_ns)
-        if len(chunk.data) > _LARGE_CHUNK_BYTES:
+        if len(chunk.data) > _LARGE_BYTES:
             self._pool.leave_loop("a body chunk of over 64 KiB")
         data = inputs.body_chunk(
             chunk.correlation_id,
@@ -233,13 +250,36 @@ class Agent(Answering):
             if logged_ns:
                 self._events.decided(decision, hook, chunk.correlation_id, logged_ns)
             if self._pool.tracks_requests:
-                blocks = isinstance(decision.verdict, Block | Redirect)
-                self._link.look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
+                refuses = isinstance(decision.verdict, Block | Redirect)
+                self._link.look_for_end(hook, chunk.correlation_id, refuses=refuses, is_last=chunk.is_last)
         if hook == abi.ON_RESPONSE_BODY and version == 2:
             decision = answers.for_response_body(
                 decision, chunk.data, echo=self.settings.echo_response_bodies
             )
         return self._say(decision, hook, version, chunk.correlation_id, chunk_index=chunk.chunk_index)
+
+    def _ask_frame(
+        self, frame: events.WebSocketFrame, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        """It never opens its request: of two directions, neither is sure to come first."""
+        if len(frame.data) > _LARGE_BYTES and self.module.hooks[abi.ON_WEBSOCKET_FRAME]:
+            self._pool.leave_loop("a WebSocket frame of over 64 KiB")
+        data = inputs.websocket_frame(**frame._asdict())
+        return self._ask(
+            abi.ON_WEBSOCKET_FRAME, data, frame.correlation_id, version, deadline_ns, reply, opens=False
+        )
+
+    def _ask_guardrail(
+        self, event: events.GuardrailInspect, version: int, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        """A prompt is inspected before a response is."""
+        if len(event.content) > _LARGE_BYTES and self.module.hooks[abi.ON_GUARDRAIL]:
+            self._pool.leave_loop("a content of over 64 KiB")
+        data = inputs.guardrail(event._asdict())
+        opens = event.inspection_type == "prompt_injection"
+        return self._ask(
+            abi.ON_GUARDRAIL, data, event.correlation_id, version, deadline_ns, reply, opens=opens
+        )
 
     def _complete(
         self, event: events.RequestComplete, version: int, deadline_ns: int, reply: Reply

@@ -120,6 +120,7 @@ class Answering(ABC):
 
     def _answer_v1(self, frame: bytes, deadline_ns: int, reply: Reply) -> bytes | None:
         version = 1
+        kind = None
         try:
             request = events.loads(frame)
             if type(request) is not dict:
@@ -135,7 +136,7 @@ class Answering(ABC):
                 return self._answer_unknown(name, version, "")
             return self._answer(kind, request.get("payload"), version, deadline_ns, reply)
         except EventError as error:
-            return self._answer_broken(error, version, "")
+            return self._answer_broken(error, version, "", kind)
 
     def answer_v2(self, frame_type: int, frame: bytes, arrived_ns: int, reply: Reply) -> bytes | None:
         """The answer to one v2 event (section 3). Raises FrameError where it has no id to answer to."""
@@ -155,18 +156,18 @@ class Answering(ABC):
     ) -> tuple[str, bytes | None]:
         """(correlation id, answer)"""
         correlation_id = None
+        kind = events.EVENT_TYPES.get(frame_type)
         try:
             payload = events.loads(frame)
             correlation_id = events.correlation_id(payload)
             if correlation_id is None:
                 raise EventError("the event has no correlation_id")
-            kind = events.EVENT_TYPES.get(frame_type)
             if kind is None:
                 return correlation_id, self._answer_unknown(f"0x{frame_type:02x}", 2, correlation_id)
             return correlation_id, self._answer(kind, payload, 2, deadline_ns, reply)
         except EventError as error:
             correlation_id = correlation_id or events.salvaged_id(frame)
-            return correlation_id, self._answer_broken(error, 2, correlation_id)
+            return correlation_id, self._answer_broken(error, 2, correlation_id, kind)
 
     @abstractmethod
     def _answer(
@@ -228,17 +229,21 @@ class Answering(ABC):
         reason = f"internal error: {type(error).__name__}"
         self.counts.failed("internal", reason, correlation_id)
         self._events.failed("internal", reason, hook, correlation_id or None, error)
-        return failure_decision(reason, fail_open=self.settings.fail_open)
+        return failure_decision(reason, fail_open=self.settings.fail_open, refused=abi.refusal(hook))
 
     def _answer_defect(self, error: Exception, hook: int, version: int, correlation_id: str) -> bytes:
         return self._say(self._broke(error, hook, correlation_id), hook, version, correlation_id)
 
-    def _answer_broken(self, error: EventError, version: int, correlation_id: str) -> bytes:
+    def _answer_broken(
+        self, error: EventError, version: int, correlation_id: str, kind: EventKind | None
+    ) -> bytes:
+        # A frame's answer is read in another place than all others.
+        hook = abi.ON_WEBSOCKET_FRAME if kind is EventKind.WEBSOCKET_FRAME else NONE
         reason = f"event not understood: {error}"
         self.counts.failed("event", reason, correlation_id)
-        self._events.failed("event", str(error), NONE, correlation_id or None)
-        decision = failure_decision(reason, fail_open=self.settings.fail_open)
-        return self._say(decision, NONE, version, correlation_id)
+        self._events.failed("event", str(error), hook, correlation_id or None)
+        decision = failure_decision(reason, fail_open=self.settings.fail_open, refused=abi.refusal(hook))
+        return self._say(decision, hook, version, correlation_id)
 
     def _answer_unknown(self, name: str, version: int, correlation_id: str) -> bytes:
         name = name[:60]
@@ -255,10 +260,10 @@ class Answering(ABC):
         correlation_id: str,
         *,
         chunk_index: int = 0,
-        websocket: str | None = None,
     ) -> bytes:
         """A decision's answer, counted."""
-        answer = answers.encode(decision, version, chunk_index=chunk_index, websocket=websocket)
+        is_frame = hook == abi.ON_WEBSOCKET_FRAME
+        answer = answers.encode(decision, version, chunk_index=chunk_index, is_frame=is_frame)
         return self._decided(decision, hook, version, correlation_id, answer)
 
     def _decided(
@@ -275,3 +280,8 @@ class Answering(ABC):
         """The event that is answered next was seen then."""
         if self.counts.recent is not None:
             self.counts.recent.seen_ns = seen_ns
+
+
+def allow(hook: int, version: int) -> bytes:
+    """The answer that allows an event of this hook, and does nothing else."""
+    return answers.allow(version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,14 +39,36 @@ FIELDS: dict[str, dict[str, Any]] = {
     "on_request_body": _BODY,
     "on_response_headers": {"status": 200, **_ID, "headers": {}},
     "on_response_body": _BODY,
+    "on_guardrail": {
+        **_ID,
+        "inspection_type": "prompt_injection",
+        "content": "",
+        "model": None,
+        "categories": [],
+        "route_id": None,
+        "metadata": {},
+    },
+    "on_websocket_frame": {
+        **_ID,
+        "opcode": "text",
+        "data": b"",
+        "client_to_server": True,
+        "frame_index": 0,
+        "fin": True,
+        "route_id": None,
+        "client_ip": "127.0.0.1",
+    },
 }
 """What an event of each hook has, and what a field is that is not given."""
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "headers": ((dict,), "an object"),
     "data": ((bytes, str), "bytes or text"),
-    "is_last": ((bool,), "true or false"),
-    **dict.fromkeys(("status", "chunk_index"), ((int,), "a number")),
+    **dict.fromkeys(("is_last", "client_to_server", "fin"), ((bool,), "true or false")),
+    **dict.fromkeys(("status", "chunk_index", "frame_index"), ((int,), "a number")),
+    **dict.fromkeys(("model", "route_id"), ((str, type(None)), "a string")),
+    "categories": ((list,), "an array of strings"),
+    "metadata": ((dict,), "an object of strings"),
     **dict.fromkeys(("total_size", "bytes_seen"), ((int, type(None)), "a number")),
 }
 _TEXT: tuple[tuple[type, ...], str] = ((str,), "a string")
@@ -179,6 +202,18 @@ class Module:
         """As for `on_request_body`."""
         return self._decided("on_response_body", chunk)
 
+    def on_websocket_frame(self, frame: Mapping[str, Any]) -> Decision:
+        """`opcode`, `data` (bytes, or text), `client_to_server`, `frame_index`, `fin`, `route_id`,
+        `client_ip`. The decision's `verdict` is Allow, Drop or Close.
+        """
+        return self._decided("on_websocket_frame", frame)
+
+    def on_guardrail(self, content: Mapping[str, Any]) -> Decision:
+        """`inspection_type`, `content`, `model`, `categories`, `route_id`, `metadata`. The decision has
+        `findings`, and is a block where something was detected.
+        """
+        return self._decided("on_guardrail", content)
+
     def _decided(self, hook: str, event: Mapping[str, Any]) -> Decision:
         asked = self.ask(hook, event)
         if asked.error is not None:
@@ -203,7 +238,7 @@ class Module:
                 decision = ALLOW if result is None else abi.parse_result(result, number)
             except ModuleError as failed:
                 error = failed
-                decision = failure(str(failed), fail_open=fail_open)
+                decision = failure(str(failed), fail_open=fail_open, refused=abi.refusal(number))
         guest_ns = self._counts.call_times[1] - before_ns
         return Asked(hook, data, result, decision, guest_ns, self._output.taken(), error, lost)
 
@@ -214,9 +249,14 @@ class Module:
             return self._writer.request_headers(**values)
         if hook == "on_response_headers":
             return self._writer.response_headers(**values)
+        if hook == "on_guardrail":
+            return inputs.guardrail(values)
         body = values["data"].encode() if isinstance(values["data"], str) else values["data"]
+        values |= {"data": body, "text": base64.encode(body)}
+        if hook == "on_websocket_frame":
+            return inputs.websocket_frame(**values)
         seen = len(body) if values["bytes_seen"] is None else values["bytes_seen"]
-        return inputs.body_chunk(**{**values, "data": body, "text": base64.encode(body), "bytes_seen": seen})
+        return inputs.body_chunk(**{**values, "bytes_seen": seen})
 
     def close(self) -> None:
         """Free the instance and the compiled code."""
@@ -244,6 +284,9 @@ def checked(hook: str, event: Mapping[str, Any]) -> dict[str, Any]:
     values = {**fields, **event}
     if "headers" in values:
         values["headers"] = {name: _values(name, value) for name, value in values["headers"].items()}
+    texts = [*values.get("categories", ()), *chain.from_iterable(values.get("metadata", {}).items())]
+    if not {str}.issuperset(map(type, texts)):
+        raise UserError(f"categories or metadata of {hook} has something that is not a string in it")
     return values
 
 

@@ -38,8 +38,24 @@ class Challenge:
     params: Mapping[str, str]
 
 
-Verdict = Allow | Block | Redirect | Challenge
-VERDICTS = ("allow", "block", "redirect", "challenge")
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Of a WebSocket frame: it is not passed on, and the connection stays."""
+
+    number: ClassVar[int] = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Of a WebSocket: the code and the reason of RFC 6455, section 5.5.1."""
+
+    number: ClassVar[int] = 5
+    code: int
+    reason: str
+
+
+Verdict = Allow | Block | Redirect | Challenge | Drop | Close
+VERDICTS = ("allow", "block", "redirect", "challenge", "drop", "close")
 """Their names, by their numbers: as such they are counted."""
 
 
@@ -69,6 +85,28 @@ class Audit(NamedTuple):
     reason_codes: tuple[str, ...] = ()
 
 
+Severity = Literal["low", "medium", "high", "critical"]
+
+
+class Detection(NamedTuple):
+    """Something that a guardrail found; `span` is (start, end) in bytes of the content's UTF-8."""
+
+    category: str
+    description: str
+    severity: Severity = "medium"
+    confidence: float | None = None
+    span: tuple[int, int] | None = None
+
+
+class Findings(NamedTuple):
+    """What a guardrail says of a content; `confidence` 0 to 1."""
+
+    detected: bool
+    confidence: float = 0.0
+    detections: tuple[Detection, ...] = ()
+    redacted_content: str | None = None
+
+
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -83,10 +121,13 @@ class Decision(NamedTuple):
     request_body: BodyMutation | None = None
     response_body: BodyMutation | None = None
     needs_more: bool = False
+    findings: Findings | None = None
 
     @property
     def status(self) -> int:
-        """Of the response that the client gets instead; 0: none."""
+        """Of the response that the client gets instead, or the code that its WebSocket ends with; 0: none."""
+        if isinstance(self.verdict, Close):
+            return self.verdict.code
         return self.verdict.status if isinstance(self.verdict, Block | Redirect) else 0
 
     def summary(self) -> dict[str, Any]:
@@ -94,6 +135,10 @@ class Decision(NamedTuple):
         words: dict[str, Any] = {"decision": type(self.verdict).__name__.lower()}
         if isinstance(self.verdict, Block | Redirect):
             words["status"] = self.verdict.status
+        if isinstance(self.verdict, Close):
+            words["code"] = self.verdict.code
+        if self.findings is not None and self.findings.detections:
+            words["detections"] = sorted({found.category for found in self.findings.detections})
         if self.audit.tags:
             words["tags"] = list(self.audit.tags)
         if self.audit.rule_ids:
@@ -106,8 +151,12 @@ class Decision(NamedTuple):
 ALLOW = Decision()
 
 
-def failure(reason: str, *, fail_open: bool, tag: str = FAILED) -> Decision:
+REFUSED = Block(500, "Wasm Error")
+FRAME_REFUSED = Close(1011, "Wasm Error")
+
+
+def failure(reason: str, *, fail_open: bool, tag: str = FAILED, refused: Verdict = REFUSED) -> Decision:
     """The answer when a module has failed on an event (guest-abi.md, "When the module fails")."""
     if fail_open:
         return Decision(audit=Audit(tags=(tag, "fail-open"), reason_codes=(reason,)))
-    return Decision(Block(500, "Wasm Error"), audit=Audit(tags=(tag,), reason_codes=(reason,)))
+    return Decision(refused, audit=Audit(tags=(tag,), reason_codes=(reason,)))

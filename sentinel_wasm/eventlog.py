@@ -25,7 +25,7 @@ class EventLog:
 
     def __init__(self, *, fail_open: bool, **about: str) -> None:
         self._log = _log.bind(**about)
-        self._fail_answer = "allow" if fail_open else "block 500"
+        self._fail_open = fail_open
         self._throttle = Throttle()
 
     def failed(
@@ -40,9 +40,14 @@ class EventLog:
             hook=abi.EVENT_HOOKS[hook],
             correlation_id=correlation_id,
             reason=reason,
-            answered=self._fail_answer,
+            answered=self._fail_answer(hook),
             **({"exc_info": defect} if defect else {}),
         )
+
+    def _fail_answer(self, hook: int) -> str:
+        if self._fail_open:
+            return "allow"
+        return "close 1011" if hook == abi.ON_WEBSOCKET_FRAME else "block 500"
 
     def configured(self) -> None:
         self._throttle.say("configured", self._log.info, "configured by the proxy")

@@ -14,6 +14,7 @@ from sentinel_wasm.errors import ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
+from sentinel_wasm.guest.ends import Ends
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import Pool
@@ -35,7 +36,7 @@ class Link:
         self.settings = settings
         self.module = module
         self.counts = counts
-        self.last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
+        self.ends = Ends(module.hooks)
         self.pool = Pool(
             module,
             settings.pool_size,
@@ -76,13 +77,11 @@ class Link:
         self.counts.failed(error.kind, reason, correlation_id)
         self.events.failed(error.kind, reason, hook, correlation_id)
         tag = OVERLOADED if isinstance(error, Overload) else FAILED
-        return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag)
+        return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag, refused=abi.refusal(hook))
 
-    def look_for_end(self, hook: int, correlation_id: str, *, blocks: bool, is_last: bool = True) -> None:
-        """Tell the pool when no event that the module has a hook for can follow."""
-        if hook <= abi.ON_REQUEST_BODY and blocks:
-            is_over = not self.module.hooks[abi.ON_REQUEST_COMPLETE]
-        else:
-            is_over = hook >= self.last_hook and is_last
-        if is_over:
+    def look_for_end(
+        self, hook: int, correlation_id: str, *, refuses: bool, is_last: bool = True, event: bytes = b""
+    ) -> None:
+        """Tell the pool when no event that the module has a hook for can follow. `event`: see Ends."""
+        if self.ends.is_over(hook, refuses=refuses, is_last=is_last, event=event):
             self.pool.forget(correlation_id)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sentinel_wasm.agent import Agent, Reply
+from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Reply
 from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.pool import LATER, Pool

@@ -135,7 +135,7 @@ def _ask(module: Module, exchanges: list[Exchange], *, fail_open: bool, as_json:
 
 def _answer(asked: Asked) -> bytes:
     """As a v2 proxy gets it, but for the correlation id."""
-    return answers.encode(asked.decision, 2)
+    return answers.encode(asked.decision, 2, is_frame=asked.hook == "on_websocket_frame")
 
 
 def _as_json(asked: Asked) -> str:

@@ -51,6 +51,14 @@ _BODIES: dict[str, bytes | str] = {
     "not text": bytes(range(256)),
     "64 KiB": b"a" * 65_536,
 }
+_OPCODES = ("text", "binary", "continuation", "ping", "pong", "close", "")
+_CONTENTS = {
+    "plain": "My card is 4111 1111 1111 1111, write to zoe@example.com.",
+    "empty": "",
+    "not ASCII": "Zoë 日本語 \U0001f600 \ufffd",
+    "control characters": "\x00\x01\x1f\x7f\u2028\\",
+    "64 KiB": "a" * 65_536,
+}
 _HEADERS_OF = {"on_request_headers": {}, "on_response_headers": {"status": 200}}
 
 Case = tuple[str, dict[str, Any]]
@@ -156,6 +164,18 @@ def _cases(hook: str) -> Iterator[Case]:
                     f"body: {what}, {'the last' if is_last else 'a'} chunk",
                     {"data": data, "is_last": is_last},
                 )
+
+    if hook == "on_websocket_frame":
+        for what, data in _BODIES.items():
+            for to_server in (True, False):
+                yield f"a frame: {what}", {"data": data, "client_to_server": to_server, "fin": to_server}
+        for opcode in _OPCODES:
+            yield f"a frame: opcode {opcode!r}", {"opcode": opcode, "frame_index": 2**32}
+    if hook == "on_guardrail":
+        for what, content in _CONTENTS.items():
+            for kind in ("prompt_injection", "pii_detection", ""):
+                yield f"{what} content, {kind!r}", {"content": content, "inspection_type": kind}
+        yield "1,000 categories", {"categories": ["a"] * 1000, "metadata": {"": ""}, "model": "a"}
 
 
 def _ask_odd(module: Module, report: Report) -> None:

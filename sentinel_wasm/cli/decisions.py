@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from sentinel_wasm import base64
-from sentinel_wasm.decision import Block, BodyMutation, Challenge, Decision, HeaderOp, Redirect
+from sentinel_wasm.decision import (
+    Block,
+    BodyMutation,
+    Challenge,
+    Close,
+    Decision,
+    Detection,
+    HeaderOp,
+    Redirect,
+)
 
 
 def said(decision: Decision) -> dict[str, Any]:
     """All of a decision, in plain words and numbers."""
-    verdict = decision.verdict
+    verdict, findings = decision.verdict, decision.findings
     return {
         "decision": decision.summary()["decision"],
         "status": verdict.status if isinstance(verdict, Block | Redirect) else None,
@@ -28,6 +37,10 @@ def said(decision: Decision) -> dict[str, Any]:
         "request_body": _replacement(decision.request_body),
         "response_body": _replacement(decision.response_body),
         "needs_more": decision.needs_more,
+        "code": verdict.code if isinstance(verdict, Close) else None,
+        "reason": verdict.reason if isinstance(verdict, Close) else None,
+        "detections": [_found(found) for found in findings.detections] if findings else [],
+        "redacted_content": findings.redacted_content if findings else None,
     }
 
 
@@ -38,6 +51,13 @@ def differs(name: str, expected: Any, found: Any) -> str:
 
 def _change(op: HeaderOp) -> str:
     return f"{op.op} {op.name}" + ("" if op.value is None else f": {op.value}")
+
+
+def _found(found: Detection) -> str:
+    """`email, medium, 8 to 21, 0.9: an e-mail address`"""
+    where = None if found.span is None else f"{found.span[0]} to {found.span[1]}"
+    parts = (found.category, found.severity, where, found.confidence)
+    return f"{', '.join(str(part) for part in parts if part is not None)}: {found.description}"
 
 
 def _replacement(mutation: BodyMutation | None) -> str | None:

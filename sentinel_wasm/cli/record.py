@@ -27,7 +27,7 @@ _CONNECT_S = 1.0
 @click.option(
     "--listen", type=click.Path(path_type=Path), metavar="PATH", help="The tap's socket; SOCKET.tap."
 )
-@click.option("--no-bodies", is_flag=True, help="Leave the events of bodies out.")
+@click.option("--no-bodies", is_flag=True, help="Record the events of headers only.")
 def record(agent: Path, to: Path, listen: Path | None, no_bodies: bool) -> int:
     """Record what a proxy asks the agent at SOCKET, and what that answers, until Ctrl-C.
 

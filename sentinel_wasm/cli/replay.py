@@ -130,7 +130,10 @@ def _as_answered(decision: Decision, recorded: Recorded, answer: Decision) -> De
         echo = answer.response_body is not None and answer.response_body.data == data
         decision = answers.for_response_body(decision, data, echo=echo)
     encoded = answers.encode(
-        traffic.masked(decision), recorded.version, chunk_index=recorded.event.get("chunk_index", 0)
+        traffic.masked(decision),
+        recorded.version,
+        chunk_index=recorded.event.get("chunk_index", 0),
+        is_frame=recorded.hook == "on_websocket_frame",
     )
     return answers.decode(orjson.loads(encoded))
 

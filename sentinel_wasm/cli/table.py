@@ -25,6 +25,7 @@ EXPECTED = (
     *("decision", "status", "body", "url", "challenge", "challenge_params"),
     *("tags", "rule_ids", "reason_codes", "confidence", "routing_metadata"),
     *("request_headers", "response_headers", "request_body", "response_body", "needs_more", "fails"),
+    *("code", "reason", "detections", "redacted_content"),
 )
 
 

@@ -62,7 +62,7 @@ class Conversation:
     def __init__(
         self, number: int, counts: Counts, write: Callable[[bytes], None], *, bodies: bool = True
     ) -> None:
-        """`write` gets the lines; without `bodies`, none for the events of bodies."""
+        """`write` gets the lines; without `bodies`, those of headers only."""
         self._number = number
         self._counts = counts
         self._write = write
@@ -121,7 +121,7 @@ class Conversation:
 
     def _record(self, key: str | int, kind: EventKind | None, payload: Any) -> None:
         """Raises EventError."""
-        if kind is None or kind not in traffic.HOOKS or (kind in traffic.BODIES and not self._bodies):
+        if kind is None or kind not in traffic.HOOKS or (kind not in traffic.HEADERS and not self._bodies):
             self._counts.others += 1
             return
         self._wait(key, _Asked(time.time(), traffic.HOOKS[kind], traffic.encode_event(kind, payload)))

@@ -22,7 +22,12 @@ from sentinel_wasm.settings import Address
 
 _PAUSE_S = 0.25  # between questions
 _KEPT = 512  # what an agent keeps
-_COLOURS = {"allow": "green", "block": "red", "redirect": "yellow", "challenge": "yellow"}
+_COLOURS = {
+    "allow": "green",
+    "redirect": "yellow",
+    "challenge": "yellow",
+    **dict.fromkeys(("block", "drop", "close"), "red"),
+}
 
 
 def _regex(text: str) -> re.Pattern[str]:

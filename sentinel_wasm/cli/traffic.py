@@ -27,10 +27,12 @@ HOOKS = {
     EventKind.REQUEST_BODY_CHUNK: "on_request_body",
     EventKind.RESPONSE_HEADERS: "on_response_headers",
     EventKind.RESPONSE_BODY_CHUNK: "on_response_body",
+    EventKind.WEBSOCKET_FRAME: "on_websocket_frame",
+    EventKind.GUARDRAIL_INSPECT: "on_guardrail",
 }
 """The events that are recorded: a module decides on them."""
 
-BODIES = (EventKind.REQUEST_BODY_CHUNK, EventKind.RESPONSE_BODY_CHUNK)
+HEADERS = (EventKind.REQUEST_HEADERS, EventKind.RESPONSE_HEADERS)
 
 _LINE: dict[str, tuple[type, ...]] = {
     "time": (float, int),
@@ -60,7 +62,7 @@ def encode_event(kind: EventKind, payload: Any) -> bytes:
     fields = events.parse(kind, payload)._asdict()
     if "headers" in fields:
         fields["headers"] = {name: _masked(name, values) for name, values in fields["headers"].items()}
-    else:
+    elif "text" in fields:
         fields["data"] = fields.pop("text")
     return orjson.dumps(fields)
 
@@ -89,7 +91,10 @@ def line(
     time: float, connection: int, version: int, hook: str, event: bytes, answer: Decision | None
 ) -> bytes:
     """`event` is from `encode_event`."""
-    said = None if answer is None else orjson.Fragment(answers.encode(masked(answer), version))
+    said = None
+    if answer is not None:
+        is_frame = hook == "on_websocket_frame"
+        said = orjson.Fragment(answers.encode(masked(answer), version, is_frame=is_frame))
     fields = {"time": time, "connection": connection, "version": version, "hook": hook}
     return orjson.dumps(
         {**fields, "event": orjson.Fragment(event), "answer": said}, option=orjson.OPT_APPEND_NEWLINE

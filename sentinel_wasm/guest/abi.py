@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import orjson
 
 from sentinel_wasm import base64
 from sentinel_wasm.decision import (
     ALLOWED,
-    Audit,
+    FRAME_REFUSED,
+    REFUSED,
     Block,
     BodyMutation,
     Challenge,
@@ -21,6 +22,7 @@ from sentinel_wasm.decision import (
     Verdict,
 )
 from sentinel_wasm.errors import ResultError
+from sentinel_wasm.guest import fields, guardrail, websocket
 
 # The exports that answer events, in the order of their numbers for `GuestCall.call`.
 HOOKS = (
@@ -30,6 +32,8 @@ HOOKS = (
     "on_response_body",
     "on_request_complete",
     "on_configure",
+    "on_websocket_frame",
+    "on_guardrail",
 )
 (
     ON_REQUEST_HEADERS,
@@ -38,7 +42,19 @@ HOOKS = (
     ON_RESPONSE_BODY,
     ON_REQUEST_COMPLETE,
     ON_CONFIGURE,
+    ON_WEBSOCKET_FRAME,
+    ON_GUARDRAIL,
 ) = range(len(HOOKS))
+
+DECIDING = (
+    ON_REQUEST_HEADERS,
+    ON_REQUEST_BODY,
+    ON_GUARDRAIL,
+    ON_RESPONSE_HEADERS,
+    ON_RESPONSE_BODY,
+    ON_WEBSOCKET_FRAME,
+)
+"""Those whose results are listened to, in the order in which a request's events come."""
 
 EVENT_HOOKS = (*HOOKS, "none")  # what events are for, as metrics and logs have it
 
@@ -51,6 +67,12 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
+
+_DECISIONS: dict[int, Callable[[dict[str, Any]], Decision]] = {
+    ON_WEBSOCKET_FRAME: websocket.decision,
+    ON_GUARDRAIL: guardrail.decision,
+}
+"""Of the hooks that have results of their own kind."""
 
 Ops = tuple[list[HeaderOp], list[HeaderOp]]
 """What a name's first value does, and what its others do."""
@@ -67,11 +89,16 @@ def parse_result(data: bytes, hook: int) -> Decision:
             raise ResultError(f"result of {HOOKS[hook]} is not UTF-8") from None
         raise ResultError(f"result of {HOOKS[hook]} is not JSON: {error}") from None
     if type(result) is not dict:
-        raise ResultError(f"result of {HOOKS[hook]} is {_kind(result)}, expected an object")
+        raise ResultError(f"result of {HOOKS[hook]} is {fields.kind(result)}, expected an object")
     try:
-        return _decision(result)
+        return _DECISIONS.get(hook, _decision)(result)
     except ResultError as error:
         raise ResultError(f"result of {HOOKS[hook]}: {error}") from None
+
+
+def refusal(hook: int) -> Verdict:
+    """What a failure at this hook is answered with, without --fail-open."""
+    return FRAME_REFUSED if hook == ON_WEBSOCKET_FRAME else REFUSED
 
 
 def parse_configured(data: bytes | None) -> str | None:
@@ -83,18 +110,13 @@ def parse_configured(data: bytes | None) -> str | None:
     except orjson.JSONDecodeError as error:
         raise ResultError(f"result of on_configure is not JSON: {error}") from None
     if type(result) is not dict:
-        raise ResultError(f"result of on_configure is {_kind(result)}, expected an object")
+        raise ResultError(f"result of on_configure is {fields.kind(result)}, expected an object")
     refused = result.get("error")
-    return None if refused is None else _string("error", refused)
+    return None if refused is None else fields.string("error", refused)
 
 
 def _decision(result: dict[str, Any]) -> Decision:
-    """Only the fields that are there are looked at: most results have three of seventeen."""
-    read = {}
-    for field, value in result.items():
-        reader = _READERS.get(field)
-        if reader is not None and value is not None:
-            read[field] = reader(field, value)
+    read = fields.read(result, _READERS)
     get = read.get
     return Decision(
         _verdict(read),
@@ -110,7 +132,7 @@ def _decision(result: dict[str, Any]) -> Decision:
             get("append_response_headers"),
             get("remove_response_headers"),
         ),
-        Audit(get("tags", ()), get("rule_ids", ()), get("confidence"), get("reason_codes", ())),
+        fields.audit(read),
         get("routing_metadata", {}),
         get("request_body_mutation"),
         get("response_body_mutation"),
@@ -174,62 +196,28 @@ def _has_line_end(value: str) -> bool:
 # What reads a field's value, which is not null; each raises ResultError.
 
 
-def _string(field: str, value: Any) -> str:
-    if type(value) is not str:
-        _wrong(field, value, "a string")
-    return value
-
-
-def _boolean(field: str, value: Any) -> bool:
-    if type(value) is not bool:
-        _wrong(field, value, "a boolean")
-    return value
-
-
 def _word(field: str, value: Any) -> str:
-    word = _string(field, value)
-    # Only ASCII letters have the cases that are meant: "bloc" with a Kelvin sign is no block.
-    word = word.lower() if word.isascii() else word
-    if word not in _WORDS:
-        raise ResultError(f"{field} is {value[:40]!r}, expected allow, block, deny, redirect or challenge")
-    return word
+    return fields.word(field, value, _WORDS)
 
 
 def _status(field: str, value: Any) -> int:
     if type(value) is not int:
-        _wrong(field, value, "an integer")
+        fields.wrong(field, value, "an integer")
     if not 100 <= value <= 599:
         raise ResultError(f"{field} {value}, expected 100 to 599")
     return value
 
 
-def _confidence(field: str, value: Any) -> float:
-    if type(value) not in (int, float):
-        _wrong(field, value, "a number")
-    if not 0 <= value <= 1:
-        raise ResultError(f"{field} is {value}, expected 0 to 1")
-    return float(value)
-
-
-def _strings(field: str, values: Any) -> tuple[str, ...]:
-    if type(values) is not list:
-        _wrong(field, values, "an array")
-    for value in values:
-        if type(value) is not str:
-            raise ResultError(f"{field} has something that is not a string in it")
-    return tuple(values)
-
-
 def _string_map(field: str, values: Any) -> Mapping[str, str]:
     """Strings; numbers and booleans become their JSON text, because proxies accept strings only."""
     if type(values) is not dict:
-        _wrong(field, values, "an object")
+        fields.wrong(field, values, "an object")
     pairs = {}
     for name, value in values.items():
         if type(value) in (int, float, bool):
             value = orjson.dumps(value).decode()
         elif type(value) is not str:
-            _wrong(f"{field}: {name[:40]}", value, "a string, number or boolean")
+            fields.wrong(f"{field}: {name[:40]}", value, "a string, number or boolean")
         pairs[name] = value
     return pairs
 
@@ -248,7 +236,7 @@ def _changes(
     field: str, headers: Any, first: Literal["set", "add"], firsts: list[HeaderOp], adds: list[HeaderOp]
 ) -> Ops:
     if type(headers) is not dict:
-        _wrong(field, headers, "an object")
+        fields.wrong(field, headers, "an object")
     _check_count(field, headers)
     for name, value in headers.items():
         _name(name)
@@ -264,7 +252,7 @@ def _changes(
 def _header_values(field: str, name: str, value: Any) -> list[str]:
     values = [value] if type(value) is str else value
     if type(values) is not list or not all(type(value) is str for value in values):
-        _wrong(f"{field}: the value of {name[:40]}", values, "a string or an array of strings")
+        fields.wrong(f"{field}: the value of {name[:40]}", values, "a string or an array of strings")
     for value in values:
         _value(value, f"{field}: the value of {name[:40]}")
     return values
@@ -273,7 +261,7 @@ def _header_values(field: str, name: str, value: Any) -> list[str]:
 def _removed(field: str, names: Any) -> list[HeaderOp]:
     if type(names) is list:
         _check_count(field, names)
-    return [HeaderOp("remove", _name(name)) for name in _strings(field, names)]
+    return [HeaderOp("remove", _name(name)) for name in fields.strings(field, names)]
 
 
 def _check_count(field: str, changes: Any) -> None:
@@ -292,7 +280,7 @@ def _response_body(field: str, mutation: Any) -> BodyMutation:
 
 def _mutation(field: str, mutation: Any, *, text: bool) -> BodyMutation:
     if type(mutation) is not dict:
-        _wrong(field, mutation, "an object")
+        fields.wrong(field, mutation, "an object")
     action = _member(mutation, "action", str)
     index = _member(mutation, "chunk_index", int)
     data = _member(mutation, "data", str)
@@ -317,7 +305,7 @@ def _mutation(field: str, mutation: Any, *, text: bool) -> BodyMutation:
 def _member(mutation: dict[str, Any], field: str, kind: type) -> Any:
     value = mutation.get(field)
     if value is not None and type(value) is not kind:
-        _wrong(field, value, _KINDS[kind])
+        fields.wrong(field, value, fields.KINDS[kind])
     return value
 
 
@@ -338,30 +326,11 @@ def _mutation_data(field: str, data: str, encoding: str, *, text: bool) -> bytes
     return decoded
 
 
-def _wrong(field: str, value: Any, expected: str) -> NoReturn:
-    raise ResultError(f"{field} is {_kind(value)}, expected {expected}")
-
-
-_KINDS: dict[type, str] = {
-    str: "a string",
-    int: "an integer",
-    float: "a number",
-    bool: "a boolean",
-    dict: "an object",
-    list: "an array",
-    type(None): "null",
-}
-
-
-def _kind(value: Any) -> str:
-    return _KINDS[type(value)]
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
+_READERS: dict[str, fields.Reader] = {
     "decision": _word,
     "status": _status,
-    "body": _string,
-    "challenge_type": _string,
+    "body": fields.string,
+    "challenge_type": fields.string,
     "challenge_params": _string_map,
     "add_request_headers": _added,
     "append_request_headers": _appended,
@@ -369,12 +338,9 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "add_response_headers": _added,
     "append_response_headers": _appended,
     "remove_response_headers": _removed,
-    "tags": _strings,
-    "rule_ids": _strings,
-    "confidence": _confidence,
-    "reason_codes": _strings,
+    **fields.AUDIT,
     "routing_metadata": _string_map,
     "request_body_mutation": _request_body,
     "response_body_mutation": _response_body,
-    "needs_more": _boolean,
+    "needs_more": fields.boolean,
 }

@@ -13,6 +13,7 @@ from sentinel_wasm.errors import EventError
 from sentinel_wasm.settings import HeaderNames, HeaderValues
 
 _KNOWN_NAMES = 4096
+_OPENS_WEBSOCKET = re.compile(rb'"upgrade":\[?"[^"]*websocket|^\{"status":101,', re.IGNORECASE)
 _PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
 
 
@@ -115,14 +116,7 @@ def body_chunk(
     chunk_index: int,
     bytes_seen: int,
 ) -> bytes:
-    """A chunk as text where it is valid UTF-8, else as the base64 (`text`) in which it came."""
-    content: str | orjson.Fragment
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        encoding, content = "base64", text
-    else:
-        encoding, content = "utf-8", orjson.Fragment(json_string(data))
+    """`text` is the base64 in which the data came."""
     return orjson.dumps(
         {
             "correlation_id": correlation_id,
@@ -130,10 +124,54 @@ def body_chunk(
             "is_last": is_last,
             "total_size": total_size,
             "bytes_seen": bytes_seen,
-            "encoding": encoding,
-            "data": content,
+            **_content(data, text),
         }
     )
+
+
+def websocket_frame(
+    correlation_id: str,
+    opcode: str,
+    data: bytes,
+    text: str,
+    *,
+    client_to_server: bool,
+    frame_index: int,
+    fin: bool,
+    route_id: str | None,
+    client_ip: str,
+) -> bytes:
+    """`text` is the base64 in which the data came."""
+    return orjson.dumps(
+        {
+            "correlation_id": correlation_id,
+            "opcode": opcode,
+            "client_to_server": client_to_server,
+            "frame_index": frame_index,
+            "fin": fin,
+            "route_id": route_id,
+            "client_ip": bare_ip(client_ip),
+            **_content(data, text),
+        }
+    )
+
+
+def _content(data: bytes, text: str) -> dict[str, str | orjson.Fragment]:
+    """Data as text where it is valid UTF-8, else as the base64 (`text`) in which it came."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return {"encoding": "base64", "data": text}
+    return {"encoding": "utf-8", "data": orjson.Fragment(json_string(data))}
+
+
+def opens_websocket(header_event: bytes) -> bool:
+    """Whether a request asks to become a WebSocket, or a response agrees; at worst it only seems so."""
+    return _OPENS_WEBSOCKET.search(header_event) is not None
+
+
+def guardrail(fields: dict[str, Any]) -> bytes:
+    return orjson.dumps(fields)
 
 
 def request_complete(fields: dict[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ _I32, _I64 = "i32", "i64"
 _HOOK = ([_I32, _I32], [_I64])
 _REQUIRED = {"alloc": ([_I32], [_I32]), "dealloc": ([_I32, _I32], [])}
 _OPTIONAL = {"_initialize": ([], []), **dict.fromkeys(abi.HOOKS, _HOOK)}
-_DECIDING = abi.HOOKS[:4]
+_DECIDING = [abi.HOOKS[hook] for hook in abi.DECIDING]
 _MEMORY_OVER_LIMIT = re.compile(r"memory .*minimum byte size of (\d+)")
 _OVER_LIMIT = re.compile(r"exceeds the (per-instance )?limit of")
 
@@ -72,7 +72,7 @@ class Module:
         except WasmtimeError as error:
             raise ModuleLoadError(f"{name}: cannot be linked: {cause(None, str(error))}") from None
         self.hooks = tuple(hook in exports for hook in abi.HOOKS)
-        self.first_hook = self.hooks.index(True)
+        self.first_hook = next(hook for hook in abi.DECIDING if self.hooks[hook])
         self._has_initialize = "_initialize" in exports
         self._uses_wasi = any(item.module == imports.WASI for item in self.compiled.imports)
         self.looks_up_lower_case = sections.looks_up_lower_case(wasm)

@@ -21,20 +21,26 @@ from sentinel_wasm.decision import (
     Block,
     BodyMutation,
     Challenge,
+    Close,
     Decision,
+    Drop,
     HeaderOp,
     Redirect,
     Verdict,
 )
 from sentinel_wasm.errors import ProtocolError
+from sentinel_wasm.protocol import guardrail
 from sentinel_wasm.protocol.events import field
 
 _TAIL = b"{}}}"
 _ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
 
 
-def encode(decision: Decision, version: int, *, chunk_index: int = 0, websocket: str | None = None) -> bytes:
-    """The AgentResponse of a decision; `chunk_index` is the chunk's at hand, for mutations that name none."""
+def encode(decision: Decision, version: int, *, chunk_index: int = 0, is_frame: bool = False) -> bytes:
+    """The AgentResponse of a decision; `chunk_index` is the chunk's at hand, for mutations that name none.
+
+    `is_frame`: it is about a WebSocket's frame.
+    """
     audit = decision.audit
     return orjson.dumps(
         {
@@ -42,11 +48,11 @@ def encode(decision: Decision, version: int, *, chunk_index: int = 0, websocket:
             "decision": _verdict(decision.verdict),
             "request_headers": [_header_op(op) for op in decision.request_headers],
             "response_headers": [_header_op(op) for op in decision.response_headers],
-            "routing_metadata": decision.routing_metadata,
+            "routing_metadata": _routing_metadata(decision),
             "needs_more": decision.needs_more,
             "request_body_mutation": _mutation(decision.request_body, chunk_index, raw=True),
             "response_body_mutation": _mutation(decision.response_body, chunk_index, raw=False),
-            "websocket_decision": websocket,
+            "websocket_decision": _websocket(decision.verdict) if is_frame else None,
             "audit": {
                 "tags": audit.tags,
                 "rule_ids": audit.rule_ids,
@@ -59,9 +65,9 @@ def encode(decision: Decision, version: int, *, chunk_index: int = 0, websocket:
 
 
 @lru_cache(maxsize=8)
-def allow(version: int) -> bytes:
+def allow(version: int, *, is_frame: bool = False) -> bytes:
     """The answer to an event that no hook asks about: the same for each."""
-    return encode(ALLOW, version)
+    return encode(ALLOW, version, is_frame=is_frame)
 
 
 def with_correlation_id(answer: bytes, correlation_id: str) -> bytes:
@@ -70,7 +76,8 @@ def with_correlation_id(answer: bytes, correlation_id: str) -> bytes:
 
 
 def _verdict(verdict: Verdict) -> str | dict[str, Mapping[str, Any]]:
-    if isinstance(verdict, Allow):
+    # As the proxies' own library has it for frames: their decision stands in `websocket_decision` alone.
+    if isinstance(verdict, Allow | Drop | Close):
         return "allow"
     if isinstance(verdict, Block):
         return {"block": {"status": verdict.status, "body": verdict.body, "headers": None}}
@@ -78,6 +85,18 @@ def _verdict(verdict: Verdict) -> str | dict[str, Mapping[str, Any]]:
         return {"redirect": {"url": verdict.url, "status": verdict.status}}
     assert isinstance(verdict, Challenge)
     return {"challenge": {"challenge_type": verdict.type, "params": verdict.params}}
+
+
+def _websocket(verdict: Verdict) -> str | dict[str, Mapping[str, Any]]:
+    if isinstance(verdict, Close):
+        return {"close": {"code": verdict.code, "reason": verdict.reason}}
+    return "drop" if isinstance(verdict, Drop) else "allow"
+
+
+def _routing_metadata(decision: Decision) -> Mapping[str, str]:
+    if decision.findings is None:
+        return decision.routing_metadata
+    return {**decision.routing_metadata, guardrail.KEY: guardrail.encode(decision.findings)}
 
 
 def _header_op(op: HeaderOp) -> dict[str, dict[str, str]]:
@@ -137,21 +156,36 @@ def decode(answer: dict[str, Any]) -> Decision:
     Raises ProtocolError.
     """
     audit = field(answer, "audit", dict, {})
+    metadata = dict(_read_map(answer, "routing_metadata"))
+    findings = metadata.pop(guardrail.KEY, None)
     return Decision(
-        _read_verdict(answer.get("decision")),
+        _read_websocket(answer.get("websocket_decision")) or _read_verdict(answer.get("decision")),
         _read_ops(answer, "request_headers"),
         _read_ops(answer, "response_headers"),
         Audit(
             _read_texts(audit, "tags"),
             _read_texts(audit, "rule_ids"),
-            _read_confidence(audit),
+            guardrail.number(audit, "confidence"),
             _read_texts(audit, "reason_codes"),
         ),
-        _read_map(answer, "routing_metadata"),
+        metadata,
         _read_mutation(answer, "request_body_mutation", raw=True),
         _read_mutation(answer, "response_body_mutation", raw=False),
         field(answer, "needs_more", bool, False),
+        None if findings is None else guardrail.decode(findings),
     )
+
+
+def _read_websocket(websocket: Any) -> Verdict | None:
+    """None where the answer is not about a frame."""
+    if websocket is None or websocket == "allow":
+        return None
+    if websocket == "drop":
+        return Drop()
+    name, fields = _read_only_member(websocket, "websocket_decision")
+    if name != "close":
+        raise ProtocolError(f"websocket_decision is {name!r:.60}, expected allow, drop or close")
+    return Close(field(fields, "code", int), field(fields, "reason", str))
 
 
 def _read_verdict(verdict: Any) -> Verdict:
@@ -194,12 +228,6 @@ def _read_texts(audit: dict[str, Any], name: str) -> tuple[str, ...]:
     if not {str}.issuperset(map(type, texts)):
         raise ProtocolError(f"{name} has something that is not a string in it")
     return tuple(texts)
-
-
-def _read_confidence(audit: dict[str, Any]) -> float | None:
-    """The protocol has a number, and JSON has two kinds of them."""
-    value = audit.get("confidence")
-    return float(value) if type(value) is int else field(audit, "confidence", float, None)
 
 
 def _read_map(fields: dict[str, Any], name: str) -> Mapping[str, str]:

@@ -95,13 +95,39 @@ class Configure(NamedTuple):
     config: Any
 
 
-class Other(NamedTuple):
-    """An event no module has a hook for."""
+class WebSocketFrame(NamedTuple):
+    """As BodyChunk; `frame_index` counts those of one direction."""
 
     correlation_id: str
+    opcode: str
+    text: str
+    data: bytes
+    client_to_server: bool
+    frame_index: int
+    fin: bool
+    route_id: str | None
+    client_ip: str
 
 
-Event = RequestHeaders | ResponseHeaders | BodyChunk | RequestComplete | Configure | Other
+class GuardrailInspect(NamedTuple):
+    correlation_id: str
+    inspection_type: str
+    content: str
+    model: str | None
+    categories: list[str]
+    route_id: str | None
+    metadata: dict[str, str]
+
+
+Event = (
+    RequestHeaders
+    | ResponseHeaders
+    | BodyChunk
+    | RequestComplete
+    | Configure
+    | WebSocketFrame
+    | GuardrailInspect
+)
 
 
 _WORDS: dict[type | None, str] = {
@@ -160,12 +186,17 @@ def _response_headers(payload: dict[str, Any]) -> ResponseHeaders:
     )
 
 
-def _body_chunk(payload: dict[str, Any], seen: str) -> BodyChunk:
+def _data(payload: dict[str, Any]) -> tuple[str, bytes]:
+    """As it came, and decoded."""
     text = field(payload, "data", str)
     try:
-        data = base64.decode(text)
+        return text, base64.decode(text)
     except ValueError as error:
         raise EventError(f"data is not base64: {error}") from None
+
+
+def _body_chunk(payload: dict[str, Any], seen: str) -> BodyChunk:
+    text, data = _data(payload)
     return BodyChunk(
         field(payload, "correlation_id", str),
         text,
@@ -206,8 +237,37 @@ def _configure(payload: dict[str, Any]) -> Configure:
     return Configure(field(payload, "correlation_id", str, ""), payload.get("config"))
 
 
-def _other(payload: dict[str, Any]) -> Other:
-    return Other(field(payload, "correlation_id", str, ""))
+def _websocket_frame(payload: dict[str, Any]) -> WebSocketFrame:
+    text, data = _data(payload)
+    return WebSocketFrame(
+        field(payload, "correlation_id", str),
+        field(payload, "opcode", str),
+        text,
+        data,
+        field(payload, "client_to_server", bool),
+        field(payload, "frame_index", int, 0),
+        field(payload, "fin", bool, True),
+        field(payload, "route_id", str, None),
+        field(payload, "client_ip", str, ""),
+    )
+
+
+def _guardrail_inspect(payload: dict[str, Any]) -> GuardrailInspect:
+    categories = field(payload, "categories", list, [])
+    if not {str}.issuperset(map(type, categories)):
+        raise EventError("categories has something that is not a string in it")
+    metadata = field(payload, "metadata", dict, {})
+    if not {str}.issuperset(map(type, metadata.values())):
+        raise EventError("metadata has a value that is not a string")
+    return GuardrailInspect(
+        field(payload, "correlation_id", str),
+        field(payload, "inspection_type", str),
+        field(payload, "content", str),
+        field(payload, "model", str, None),
+        categories,
+        field(payload, "route_id", str, None),
+        metadata,
+    )
 
 
 _PARSERS: dict[EventKind, Callable[[dict[str, Any]], Event]] = {
@@ -217,8 +277,8 @@ _PARSERS: dict[EventKind, Callable[[dict[str, Any]], Event]] = {
     EventKind.RESPONSE_HEADERS: _response_headers,
     EventKind.RESPONSE_BODY_CHUNK: _response_body_chunk,
     EventKind.REQUEST_COMPLETE: _request_complete,
-    EventKind.WEBSOCKET_FRAME: _other,
-    EventKind.GUARDRAIL_INSPECT: _other,
+    EventKind.WEBSOCKET_FRAME: _websocket_frame,
+    EventKind.GUARDRAIL_INSPECT: _guardrail_inspect,
 }
 
 

@@ -22,9 +22,8 @@ CAPABILITIES: dict[str, Any] = {
     "supported_events": [int(kind) for kind in EventKind],
     "features": {
         "streaming_body": True,
-        # Answered with allow, but no module can decide on them.
-        "websocket": False,
-        "guardrails": False,
+        "websocket": True,
+        "guardrails": True,
         "config_push": True,
         "metrics_export": True,
         "concurrent_requests": 1024,

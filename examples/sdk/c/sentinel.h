@@ -531,6 +531,27 @@ typedef struct {
     text data;      /* the chunk itself, whether text or not */
 } body_chunk;
 
+typedef struct {
+    text correlation_id, opcode; /* "text", "binary", "continuation", "ping", "pong", "close" */
+    bool to_server;
+    u64 frame_index; /* of its direction */
+    bool fin;
+    text route_id, client_ip;
+    bool is_text; /* valid UTF-8 */
+    text data;    /* the frame's payload, whether text or not */
+} frame;
+
+#ifndef MAX_CATEGORIES
+#define MAX_CATEGORIES 32 /* of a guardrail's event; more are bad input */
+#endif
+
+typedef struct {
+    text correlation_id, inspection_type; /* "prompt_injection", "pii_detection" */
+    text content, model, route_id;
+    text categories[MAX_CATEGORIES]; /* what to look for; none: everything */
+    u32 category_count;
+} inspection;
+
 /* Names are in canonical form: "User-Agent". Empty when the header is absent. */
 static text header_value(headers headers, text name) {
     for (u32 i = headers.count; i--;)
@@ -544,7 +565,7 @@ static text header_value(headers headers, text name) {
 
 enum field {
     METHOD, URI, CLIENT_IP, CORRELATION_ID, HEADERS, STATUS, CHUNK_INDEX, IS_LAST, TOTAL_SIZE, BYTES_SEEN, ENCODING,
-    DATA, FIELDS
+    DATA, OPCODE, CLIENT_TO_SERVER, FRAME_INDEX, FIN, ROUTE_ID, INSPECTION_TYPE, CONTENT, MODEL, CATEGORIES, FIELDS
 };
 
 static const struct {
@@ -563,6 +584,15 @@ static const struct {
     [BYTES_SEEN] = {TEXT("bytes_seen"), COUNT},
     [ENCODING] = {TEXT("encoding"), STRING},
     [DATA] = {TEXT("data"), STRING},
+    [OPCODE] = {TEXT("opcode"), STRING},
+    [CLIENT_TO_SERVER] = {TEXT("client_to_server"), BOOLEAN},
+    [FRAME_INDEX] = {TEXT("frame_index"), COUNT},
+    [FIN] = {TEXT("fin"), BOOLEAN},
+    [ROUTE_ID] = {TEXT("route_id"), STRING | NOTHING},
+    [INSPECTION_TYPE] = {TEXT("inspection_type"), STRING},
+    [CONTENT] = {TEXT("content"), STRING},
+    [MODEL] = {TEXT("model"), STRING | NOTHING},
+    [CATEGORIES] = {TEXT("categories"), ARRAY},
 };
 
 #define BIT(field) (1u << (field))
@@ -571,6 +601,7 @@ struct event {
     u32 seen; /* a BIT for each field that is there and of the right type */
     text field[FIELDS];
     headers headers;
+    inspection *inspection; /* where categories are read to; NULL: they are passed over */
 };
 
 /* Reads the members of "headers". To us they are an object only when all values are strings. */
@@ -589,6 +620,16 @@ static value read_headers(reader *r, headers *headers) {
     return object;
 }
 
+/* Headers that are not needed are passed over: nobody would free them. */
+static value read_field(reader *r, struct event *e, u32 f, u32 needed) {
+    if (f == HEADERS && needed & BIT(HEADERS) && enter(r, '{'))
+        return read_headers(r, &e->headers);
+    inspection *i = e->inspection;
+    if (f == CATEGORIES && i)
+        return (value){.type = read_strings(r, i->categories, MAX_CATEGORIES, &i->category_count) ? ARRAY : NOTHING};
+    return read_value(r);
+}
+
 /* True when the text is a JSON object with all of the needed fields. Fields of other names don't matter. */
 static bool read_event(struct event *e, u8 *json, u32 len, u32 needed) {
     reader r = {.at = json, .end = json + len};
@@ -601,7 +642,7 @@ static bool read_event(struct event *e, u8 *json, u32 len, u32 needed) {
         u32 f = 0;
         while (f < FIELDS && !text_equals(name, fields[f].name))
             f++;
-        value value = f == HEADERS && enter(&r, '{') ? read_headers(&r, &e->headers) : read_value(&r);
+        value value = read_field(&r, e, f, needed);
         if (f < FIELDS) {
             e->field[f] = value.text;
             e->seen = value.type & fields[f].types ? e->seen | BIT(f) : e->seen & ~BIT(f);
@@ -612,7 +653,7 @@ static bool read_event(struct event *e, u8 *json, u32 len, u32 needed) {
 }
 
 static bool read_request(request *request, u8 *json, u32 len) {
-    struct event e;
+    struct event e = {.inspection = NULL};
     bool good = read_event(&e, json, len, BIT(METHOD) | BIT(URI) | BIT(CLIENT_IP) | BIT(CORRELATION_ID) | BIT(HEADERS));
     request->headers = e.headers;
     if (!good)
@@ -625,7 +666,7 @@ static bool read_request(request *request, u8 *json, u32 len) {
 }
 
 static bool read_response(response *response, u8 *json, u32 len) {
-    struct event e;
+    struct event e = {.inspection = NULL};
     bool good = read_event(&e, json, len, BIT(STATUS) | BIT(CORRELATION_ID) | BIT(HEADERS));
     response->headers = e.headers;
     if (!good || count_of(e.field[STATUS]) > UINT16_MAX)
@@ -635,8 +676,15 @@ static bool read_response(response *response, u8 *json, u32 len) {
     return true;
 }
 
+/* False where it is neither text nor base64. */
+static bool read_data(const struct event *e, bool *is_text, text *data) {
+    *is_text = equals(e->field[ENCODING], "utf-8");
+    *data = e->field[DATA];
+    return *is_text || (equals(e->field[ENCODING], "base64") && from_base64(data));
+}
+
 static bool read_chunk(body_chunk *chunk, u8 *json, u32 len) {
-    struct event e;
+    struct event e = {.inspection = NULL};
     if (!read_event(&e, json, len,
                     BIT(CORRELATION_ID) | BIT(CHUNK_INDEX) | BIT(IS_LAST) | BIT(TOTAL_SIZE) | BIT(BYTES_SEEN) |
                         BIT(ENCODING) | BIT(DATA)))
@@ -646,9 +694,41 @@ static bool read_chunk(body_chunk *chunk, u8 *json, u32 len) {
     chunk->is_last = equals(e.field[IS_LAST], "true");
     chunk->total_size = equals(e.field[TOTAL_SIZE], "null") ? UNKNOWN : count_of(e.field[TOTAL_SIZE]);
     chunk->bytes_seen = count_of(e.field[BYTES_SEEN]);
-    chunk->is_text = equals(e.field[ENCODING], "utf-8");
-    chunk->data = e.field[DATA];
-    return chunk->is_text || (equals(e.field[ENCODING], "base64") && from_base64(&chunk->data));
+    return read_data(&e, &chunk->is_text, &chunk->data);
+}
+
+static text or_empty(text t) {
+    return equals(t, "null") ? (text){NULL, 0} : t;
+}
+
+static bool read_frame(frame *frame, u8 *json, u32 len) {
+    struct event e = {.inspection = NULL};
+    if (!read_event(&e, json, len,
+                    BIT(CORRELATION_ID) | BIT(OPCODE) | BIT(CLIENT_TO_SERVER) | BIT(FRAME_INDEX) | BIT(FIN) |
+                        BIT(ROUTE_ID) | BIT(CLIENT_IP) | BIT(ENCODING) | BIT(DATA)))
+        return false;
+    frame->correlation_id = e.field[CORRELATION_ID];
+    frame->opcode = e.field[OPCODE];
+    frame->to_server = equals(e.field[CLIENT_TO_SERVER], "true");
+    frame->frame_index = count_of(e.field[FRAME_INDEX]);
+    frame->fin = equals(e.field[FIN], "true");
+    frame->route_id = or_empty(e.field[ROUTE_ID]);
+    frame->client_ip = e.field[CLIENT_IP];
+    return read_data(&e, &frame->is_text, &frame->data);
+}
+
+static bool read_inspection(inspection *inspection, u8 *json, u32 len) {
+    struct event e = {.inspection = inspection};
+    if (!read_event(&e, json, len,
+                    BIT(CORRELATION_ID) | BIT(INSPECTION_TYPE) | BIT(CONTENT) | BIT(MODEL) | BIT(ROUTE_ID) |
+                        BIT(CATEGORIES)))
+        return false;
+    inspection->correlation_id = e.field[CORRELATION_ID];
+    inspection->inspection_type = e.field[INSPECTION_TYPE];
+    inspection->content = e.field[CONTENT];
+    inspection->model = or_empty(e.field[MODEL]);
+    inspection->route_id = or_empty(e.field[ROUTE_ID]);
+    return true;
 }
 
 /* ---- Writing JSON ---- */
@@ -759,7 +839,7 @@ static bool is_utf8(text t) {
 
 /* ---- Decisions ----
  *
- * One at a time: allow(), block(), redirect() and challenge() begin it, and what follows adds to it and returns it:
+ * One at a time: allow(), block(), redirect(), challenge(), drop_frame() and close_socket() begin it, and what follows adds to it and returns it:
  * tag(block(403, "Forbidden"), "scanner"). Texts are not copied: they have to be there until the hook returns. */
 
 #ifndef MAX_ENTRIES
@@ -805,7 +885,8 @@ struct mutation {
 typedef struct {
     const char *kind;
     u32 status; /* 0: none */
-    text body, challenge_type;
+    text body, challenge_type, reason;
+    u32 code; /* of a WebSocket's end; 0: none */
     struct mutation bodies[2];
     u32 confidence; /* in ten thousandths, or NO_CONFIDENCE */
     bool needs_more;
@@ -821,6 +902,8 @@ static decision *decide_anew(const char *kind, u32 status, text body, text chall
     the.status = status;
     the.body = body;
     the.challenge_type = challenge_type;
+    the.reason = (text){NULL, 0};
+    the.code = 0;
     the.bodies[OF_REQUEST].action = the.bodies[OF_RESPONSE].action = NULL;
     the.confidence = NO_CONFIDENCE;
     the.needs_more = false;
@@ -835,6 +918,21 @@ static decision *allow(void) {
 #define block(status, body) decide_anew("block", status, AS_TEXT(body), (text){NULL, 0})
 #define redirect(status, url) decide_anew("redirect", status, AS_TEXT(url), (text){NULL, 0})
 #define challenge(type) decide_anew("challenge", 0, (text){NULL, 0}, AS_TEXT(type))
+
+/* Of a WebSocket's frame: it is not passed on. */
+static decision *drop_frame(void) {
+    return decide_anew("drop", 0, (text){NULL, 0}, (text){NULL, 0});
+}
+
+/* RFC 6455, section 7.4, has the codes; the reason has at most 123 bytes. */
+static decision *close_with(u32 code, text reason) {
+    decision *d = decide_anew("close", 0, (text){NULL, 0}, (text){NULL, 0});
+    d->code = code;
+    d->reason = reason;
+    return d;
+}
+
+#define close_socket(code, reason) close_with(code, AS_TEXT(reason))
 
 static NOINLINE decision *add_entry(decision *d, enum list list, text name, text value) {
     u32 i = d->count;
@@ -994,6 +1092,11 @@ static void put_decision(writer *w, const decision *d) {
         put(w, ",\"status\":");
         put_number(w, d->status);
     }
+    if (d->code) {
+        put(w, ",\"code\":");
+        put_number(w, d->code);
+    }
+    put_field(w, (text)TEXT("reason"), d->reason);
     put_field(w, (text)TEXT("body"), d->body);
     put_field(w, (text)TEXT("challenge_type"), d->challenge_type);
     for (u32 list = 0; d->count && list < LISTS; list++)
@@ -1004,6 +1107,74 @@ static void put_decision(writer *w, const decision *d) {
         put_confidence(w, d->confidence);
     if (d->needs_more)
         put(w, ",\"needs_more\":true");
+    put_byte(w, '}');
+}
+
+/* ---- Findings ----
+ *
+ * What a guardrail says of a content: nothing_found(), and then found() for each thing. Texts are not copied. */
+
+#ifndef MAX_FINDINGS
+#define MAX_FINDINGS 64 /* one more is a trap */
+#endif
+
+enum severity { LOW, MEDIUM, HIGH, CRITICAL };
+
+typedef struct {
+    struct {
+        text category, description;
+        enum severity severity;
+        u32 start, end; /* in bytes of the content, the end exclusive */
+    } found[MAX_FINDINGS];
+    u32 count;
+    text redacted; /* NULL: none */
+} findings;
+
+static findings *nothing_found(void) {
+    static findings the;
+    the.count = 0;
+    the.redacted = (text){NULL, 0};
+    return &the;
+}
+
+static findings *add_finding(findings *f, text category, text description, enum severity severity, u32 start, u32 end) {
+    if (f->count == MAX_FINDINGS)
+        __builtin_trap();
+    f->found[f->count].category = category;
+    f->found[f->count].description = description;
+    f->found[f->count].severity = severity;
+    f->found[f->count].start = start;
+    f->found[f->count++].end = end;
+    return f;
+}
+
+#define found(f, category, description, severity, start, end)                                                        \
+    add_finding(f, AS_TEXT(category), AS_TEXT(description), severity, start, end)
+
+/* The content without what was found. */
+static findings *redacted(findings *f, text content) {
+    f->redacted = content;
+    return f;
+}
+
+static void put_findings(writer *w, const findings *f) {
+    static const char *const severities[] = {"low", "medium", "high", "critical"};
+    put(w, "{\"detected\":");
+    put_text(w, text_of_string(f->count ? "true" : "false"));
+    put(w, ",\"detections\":[");
+    for (u32 i = 0; i < f->count; i++) {
+        put_text(w, text_of_string(i ? ",{\"category\":" : "{\"category\":"));
+        put_quoted(w, f->found[i].category);
+        put_field(w, (text)TEXT("description"), f->found[i].description);
+        put_field(w, (text)TEXT("severity"), text_of_string(severities[f->found[i].severity]));
+        put(w, ",\"span\":{\"start\":");
+        put_number(w, f->found[i].start);
+        put(w, ",\"end\":");
+        put_number(w, f->found[i].end);
+        put(w, "}}");
+    }
+    put_byte(w, ']');
+    put_field(w, (text)TEXT("redacted_content"), f->redacted);
     put_byte(w, '}');
 }
 
@@ -1033,11 +1204,27 @@ static uint64_t written(const decision *d) {
         return written(read_chunk(&chunk, json, len) ? decide(&chunk) : bad_input());                                \
     }
 
-/* Each exports a hook, which asks a function: decision *decide(request *), of (response *) or of (body_chunk *). */
+/* Each exports a hook, which asks a function: decision *decide(request *), of (response *), (body_chunk *) or
+ * (frame *); findings *inspect(inspection *). */
 #define ON_REQUEST_HEADERS(decide) ON_HEADERS(on_request_headers, request, read_request, decide)
 #define ON_RESPONSE_HEADERS(decide) ON_HEADERS(on_response_headers, response, read_response, decide)
 #define ON_REQUEST_BODY(decide) ON_BODY(on_request_body, decide)
 #define ON_RESPONSE_BODY(decide) ON_BODY(on_response_body, decide)
+#define ON_WEBSOCKET_FRAME(decide)                                                                                   \
+    uint64_t EXPORT(on_websocket_frame)(u8 *json, u32 len) {                                                         \
+        frame frame;                                                                                                 \
+        return written(read_frame(&frame, json, len) ? decide(&frame) : bad_input());                                \
+    }
+#define ON_GUARDRAIL(inspect)                                                                                        \
+    uint64_t EXPORT(on_guardrail)(u8 *json, u32 len) {                                                               \
+        static inspection inspection;                                                                                \
+        bool good = read_inspection(&inspection, json, len);                                                         \
+        findings *found = good ? inspect(&inspection)                                                                \
+                               : found(nothing_found(), "bad-input", "the event cannot be read", HIGH, 0, 0);        \
+        writer w = begin_result();                                                                                   \
+        put_findings(&w, found);                                                                                     \
+        return pack(w);                                                                                              \
+    }
 
 /* ---- Configuration ---- */
 

@@ -84,6 +84,22 @@ static const char *call(uint64_t (*hook)(u8 *, u32), const char *event) {
     return copy;
 }
 
+static decision *(*decide_frame)(frame *);
+
+static decision *on_frame(frame *frame) {
+    return decide_frame(frame);
+}
+ON_WEBSOCKET_FRAME(on_frame)
+
+static findings *inspect(inspection *inspection) {
+    check("content", equals(inspection->content, "a\xc3\xa9\"b") && equals(inspection->model, "m"));
+    check("type", equals(inspection->inspection_type, "pii_detection") && inspection->route_id.len == 0);
+    check("categories", inspection->category_count == 2 && equals(inspection->categories[1], "ssn"));
+    findings *f = found(nothing_found(), "email", "an \"address\"", HIGH, 0, 3);
+    return redacted(found(f, "ssn", "a number", LOW, 3, 5), AS_TEXT("***\"b"));
+}
+ON_GUARDRAIL(inspect)
+
 #define REQUEST_START "{\"method\":\"GET\",\"client_ip\":\"203.0.113.7\",\"correlation_id\":\"c\",\"uri\":"
 #define REQUEST REQUEST_START "\"/\",\"headers\":{}}"
 #define RESPONSE "{\"status\":204,\"correlation_id\":\"c\",\"headers\":{\"Server\":\"s\"}}"
@@ -197,6 +213,48 @@ static void test_events(void) {
                "{\"decision\":\"allow\",\"request_body_mutation\":{\"action\":\"drop\",\"chunk_index\":3},"
                "\"response_body_mutation\":{\"action\":\"replace\",\"chunk_index\":3,\"encoding\":\"base64\","
                "\"data\":\"/wA=\"}}");
+}
+
+#define FRAME(encoding, data)                                                                                        \
+    "{\"correlation_id\":\"c\",\"opcode\":\"text\",\"client_to_server\":false,\"frame_index\":7,\"fin\":true,"           \
+    "\"route_id\":null,\"client_ip\":\"::1\",\"encoding\":\"" encoding "\",\"data\":\"" data "\"}"
+
+static decision *sees_frame(frame *frame) {
+    check("frame", equals(frame->opcode, "text") && !frame->to_server && frame->frame_index == 7 && frame->fin);
+    check("whose", equals(frame->client_ip, "::1") && equals(frame->correlation_id, "c") && !frame->route_id.len);
+    check("data", equals(frame->data, "hello") && frame->is_text);
+    return tag(close_socket(1003, "no \"hello\""), "rude");
+}
+
+static decision *drops_bytes(frame *frame) {
+    check("frame of bytes", !frame->is_text && frame->data.len == 2);
+    return drop_frame();
+}
+
+static void test_frames(void) {
+    decide_frame = sees_frame;
+    check_text("close", call(on_websocket_frame, FRAME("utf-8", "hello")),
+               "{\"decision\":\"close\",\"code\":1003,\"reason\":\"no \\\"hello\\\"\",\"tags\":[\"rude\"]}");
+    decide_frame = drops_bytes;
+    check_text("drop", call(on_websocket_frame, FRAME("base64", "/wA=")), "{\"decision\":\"drop\"}");
+    check_text("broken base64 frame", call(on_websocket_frame, FRAME("base64", "Zg=")), BAD_INPUT);
+    check_text("no frame", call(on_websocket_frame, REQUEST), BAD_INPUT);
+}
+
+#define INSPECTION(categories)                                                                                       \
+    "{\"correlation_id\":\"c\",\"inspection_type\":\"pii_detection\",\"content\":\"a\\u00e9\\\"b\",\"model\":\"m\","  \
+    "\"categories\":" categories ",\"route_id\":null,\"metadata\":{}}"
+#define NOT_INSPECTED                                                                                                \
+    "{\"detected\":true,\"detections\":[{\"category\":\"bad-input\",\"description\":\"the event cannot be read\","   \
+    "\"severity\":\"high\",\"span\":{\"start\":0,\"end\":0}}]}"
+
+static void test_inspections(void) {
+    check_text("findings", call(on_guardrail, INSPECTION("[\"email\",\"ssn\"]")),
+               "{\"detected\":true,\"detections\":[{\"category\":\"email\",\"description\":\"an \\\"address\\\"\","
+               "\"severity\":\"high\",\"span\":{\"start\":0,\"end\":3}},{\"category\":\"ssn\",\"description\":\"a number\","
+               "\"severity\":\"low\",\"span\":{\"start\":3,\"end\":5}}],\"redacted_content\":\"***\\\"b\"}");
+    check_text("categories of another type", call(on_guardrail, INSPECTION("[1]")), NOT_INSPECTED);
+    check_text("no inspection", call(on_guardrail, REQUEST), NOT_INSPECTED);
 }
 
 static decision *never(request *request) {
@@ -319,6 +377,8 @@ static void test_memory(void) {
 int main(void) {
     test_decisions();
     test_events();
+    test_frames();
+    test_inspections();
     test_bad_input();
     test_many_headers();
     test_texts();

@@ -7,7 +7,7 @@ const HISTORY_S = 120;
 const RECENT_S = 10;
 const EVENTS_KEPT = 512;
 const IS_NARROW = matchMedia('(max-width: 40rem)');
-const VERDICTS = ['allow', 'block', 'redirect', 'challenge'];
+const VERDICTS = ['allow', 'block', 'redirect', 'challenge', 'drop', 'close'];
 const FAILED = ['wasm-error', 'wasm-overload'];
 const PREFIX = 'sentinel_wasm_';
 
