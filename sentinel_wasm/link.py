@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable
+from typing import Literal
 
 import orjson
 
 from sentinel_wasm._metrics import Counts
-from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Decision
+from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
@@ -16,25 +17,37 @@ from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.guest.pool import Pool
+from sentinel_wasm.guest.pool import LATER, Later, Pool
 from sentinel_wasm.protocol import answers
+from sentinel_wasm.protocol.events import BodyChunk, Event, RequestComplete, RequestHeaders, ResponseHeaders
 from sentinel_wasm.settings import Settings
+
+_LARGE_CHUNK_BYTES = 65_536
 
 
 class Link:
     """One module of an agent. `name` is empty where it is the only one; `counts` has its calls and errors."""
 
     def __init__(
-        self, settings: Settings, module: Module, counts: Counts, start_ms: int, name: str = ""
+        self,
+        settings: Settings,
+        module: Module,
+        counts: Counts,
+        start_ms: int,
+        name: str = "",
+        *,
+        is_shadow: bool = False,
     ) -> None:
         """Starts the module's instances, each within `start_ms`.
 
         Raises ModuleLoadError, from the ModuleError where an instance fails to start.
         """
         self.name = name
+        self.is_shadow = is_shadow
         self.settings = settings
         self.module = module
         self.counts = counts
+        self._limit_ns = settings.timeout_ms * 1_000_000
         self.last_hook = max(hook for hook in range(abi.ON_CONFIGURE) if module.hooks[hook])
         self.pool = Pool(
             module,
@@ -51,10 +64,55 @@ class Link:
         about = {"module": module.digest, **({"name": name} if name else {})}
         self.events = EventLog(fail_open=settings.fail_open, **about)
 
-    def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[], None]) -> None:
-        """Before the first event."""
-        self.pool.attach(loop)
-        self.pool.failures.on_change = health_changed
+    def input(self, event: Event) -> bytes:
+        """An event of a hook as the module reads it. Raises EventError."""
+        if isinstance(event, RequestHeaders):
+            return self.inputs.request_headers(
+                event.method, event.uri, event.client_ip, event.correlation_id, event.headers
+            )
+        if isinstance(event, ResponseHeaders):
+            return self.inputs.response_headers(event.status, event.correlation_id, event.headers)
+        if isinstance(event, RequestComplete):
+            return inputs.request_complete(event.fields)
+        assert isinstance(event, BodyChunk)
+        if len(event.data) > _LARGE_CHUNK_BYTES:
+            self.pool.leave_loop("a body chunk of over 64 KiB")
+        return inputs.body_chunk(
+            event.correlation_id,
+            event.data,
+            event.text,
+            is_last=event.is_last,
+            total_size=event.total_size,
+            chunk_index=event.chunk_index,
+            bytes_seen=event.bytes_seen,
+        )
+
+    def ask(
+        self,
+        hook: int,
+        event: Event,
+        deadline_ns: int,
+        answered: Callable[[Outcome], None],
+    ) -> Outcome | Literal[Later.LATER]:
+        """What the module says, by the deadline and in its own time; with LATER, `answered` gets that, once.
+
+        Raises EventError.
+        """
+        data = self.input(event)
+        correlation_id = event.correlation_id
+        deadline_ns = min(deadline_ns, time.monotonic_ns() + self._limit_ns)
+        try:
+            outcome = self.pool.call(hook, data, correlation_id, deadline_ns)
+            if outcome is LATER:
+                opens = self.opens(hook, event)
+                self.pool.submit(hook, data, correlation_id, deadline_ns, answered, opens=opens)
+            return outcome
+        except ModuleError as error:
+            return error
+
+    def opens(self, hook: int, event: Event) -> bool:
+        """Whether it is the first of its request that the module is asked about."""
+        return hook == self.module.first_hook and not (isinstance(event, BodyChunk) and event.chunk_index)
 
     def decision(self, hook: int, correlation_id: str, outcome: Outcome) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
@@ -78,11 +136,18 @@ class Link:
         tag = OVERLOADED if isinstance(error, Overload) else FAILED
         return failure_decision(reason, fail_open=self.settings.fail_open, tag=tag)
 
-    def look_for_end(self, hook: int, correlation_id: str, *, blocks: bool, is_last: bool = True) -> None:
-        """Tell the pool when no event that the module has a hook for can follow."""
+    def look_for_end(self, hook: int, correlation_id: str, *, blocks: bool, is_last: bool = True) -> bool:
+        """Whether no event that the module has a hook for can follow; then the pool is told."""
         if hook <= abi.ON_REQUEST_BODY and blocks:
             is_over = not self.module.hooks[abi.ON_REQUEST_COMPLETE]
         else:
             is_over = hook >= self.last_hook and is_last
         if is_over:
             self.pool.forget(correlation_id)
+        return is_over
+
+    def answered(self, hook: int, event: Event, decision: Decision) -> bool:
+        """The same, of an event that was answered so."""
+        blocks = isinstance(decision.verdict, Block | Redirect)
+        is_last = event.is_last if isinstance(event, BodyChunk) else True
+        return self.look_for_end(hook, event.correlation_id, blocks=blocks, is_last=is_last)

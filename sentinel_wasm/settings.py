@@ -281,12 +281,6 @@ class Match(NamedTuple):
         """Which of them is known from a request's headers only."""
         return bool(self.routes or self.path_prefixes)
 
-    def takes_request(self, route: str, path: str) -> bool:
-        """`route` is empty where the proxy says none."""
-        return (not self.routes or route in self.routes) and (
-            not self.path_prefixes or path.startswith(self.path_prefixes)
-        )
-
 
 class Linked(NamedTuple):
     """One module of a chain, with its own settings. The answers of a `shadow` are compared, and not given.
