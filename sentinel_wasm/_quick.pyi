@@ -31,7 +31,7 @@ class QuickPath:
         self,
         normaliser: Normaliser,
         inline: Inline,
-        owner: Owner,
+        owner: Owner | None,
         limit_ns: int,
         hooks: tuple[bool, ...],
         allowed: tuple[bytes, bytes],

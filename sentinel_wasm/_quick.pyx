@@ -111,7 +111,7 @@ cdef class QuickPath:
     `over(hook, blocks, correlation_id, event)` is told of answers that may be a request's last, where it has a
     guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says which hooks there are, `allowed` is the answer where the module has nothing to
     say, for versions 1 and 2. `kept`: answers without an id, each behind its decision, by (result, hook,
-    version). Each answer is counted in `counts`: those of `outcome_answer` by itself.
+    version). Where `inline` never opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
     """
 
     def __cinit__(

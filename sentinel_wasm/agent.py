@@ -13,7 +13,7 @@ from sentinel_wasm._quick import QuickPath
 from sentinel_wasm.answering import Answering, Reply, allow
 from sentinel_wasm.decision import ALLOW, Block, Close, Decision, Redirect
 from sentinel_wasm.errors import ModuleError
-from sentinel_wasm.guest import abi, inputs
+from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import START_MS
 from sentinel_wasm.guest.module import Module
@@ -25,7 +25,6 @@ from sentinel_wasm.settings import Settings
 
 _ANSWERS_KEPT = 1024
 _KEPT_BYTES = 8192  # of a result, and of its answer
-_LARGE_BYTES = 65_536  # of a body's chunk, a frame or a content
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
@@ -49,10 +48,9 @@ class Agent(Answering):
         """
         counts = counts or Counts()
         self._link = link = Link(settings, module, counts, start_ms)
-        super().__init__(settings, (link,), counts, link.events)
+        super().__init__(settings, (module,), (link,), counts, link.events)
         self.module = module
         self._pool = link.pool
-        self._inputs = link.inputs
         normaliser = Normaliser(settings.header_names, settings.header_values == "list")
         self._normalise = normaliser.event
         # Equal results of one hook have equal answers: (result, hook, version) → (decision, answer).
@@ -134,12 +132,10 @@ class Agent(Answering):
     ) -> bytes | None:
         event = events.parse(kind, payload)
         if isinstance(event, events.RequestHeaders):
-            data = self._inputs.request_headers(
-                event.method, event.uri, event.client_ip, event.correlation_id, event.headers
-            )
+            data = self._link.input(event)
             return self._ask(abi.ON_REQUEST_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.ResponseHeaders):
-            data = self._inputs.response_headers(event.status, event.correlation_id, event.headers)
+            data = self._link.input(event)
             return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.BodyChunk):
             return self._ask_body(kind, event, version, deadline_ns, reply)
@@ -147,9 +143,11 @@ class Agent(Answering):
             return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
-        if isinstance(event, events.WebSocketFrame):
-            return self._ask_frame(event, version, deadline_ns, reply)
-        return self._ask_guardrail(event, version, deadline_ns, reply)
+        hook = abi.ON_WEBSOCKET_FRAME if kind is EventKind.WEBSOCKET_FRAME else abi.ON_GUARDRAIL
+        if not self.module.hooks[hook]:
+            return self._decided(ALLOW, hook, version, event.correlation_id, allow(hook, version))
+        data, opens = self._link.input(event), self._link.opens(hook, event)
+        return self._ask(hook, data, event.correlation_id, version, deadline_ns, reply, opens=opens)
 
     # Questions to the module, and what is made of their outcomes
 
@@ -227,17 +225,7 @@ class Agent(Answering):
             return self._body_answer(hook, chunk, version, 0, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
         finish = partial(self._body_answer, hook, chunk, version, logged_ns)
-        if len(chunk.data) > _LARGE_BYTES:
-            self._pool.leave_loop("a body chunk of over 64 KiB")
-        data = inputs.body_chunk(
-            chunk.correlation_id,
-            chunk.data,
-            chunk.text,
-            is_last=chunk.is_last,
-            total_size=chunk.total_size,
-            chunk_index=chunk.chunk_index,
-            bytes_seen=chunk.bytes_seen,
-        )
+        data = self._link.input(chunk)
         opens = chunk.chunk_index == 0
         return self._run(hook, data, chunk.correlation_id, version, deadline_ns, finish, reply, opens=opens)
 
@@ -258,29 +246,6 @@ class Agent(Answering):
             )
         return self._say(decision, hook, version, chunk.correlation_id, chunk_index=chunk.chunk_index)
 
-    def _ask_frame(
-        self, frame: events.WebSocketFrame, version: int, deadline_ns: int, reply: Reply
-    ) -> bytes | None:
-        """It never opens its request: of two directions, neither is sure to come first."""
-        if len(frame.data) > _LARGE_BYTES and self.module.hooks[abi.ON_WEBSOCKET_FRAME]:
-            self._pool.leave_loop("a WebSocket frame of over 64 KiB")
-        data = inputs.websocket_frame(**frame._asdict())
-        return self._ask(
-            abi.ON_WEBSOCKET_FRAME, data, frame.correlation_id, version, deadline_ns, reply, opens=False
-        )
-
-    def _ask_guardrail(
-        self, event: events.GuardrailInspect, version: int, deadline_ns: int, reply: Reply
-    ) -> bytes | None:
-        """A prompt is inspected before a response is."""
-        if len(event.content) > _LARGE_BYTES and self.module.hooks[abi.ON_GUARDRAIL]:
-            self._pool.leave_loop("a content of over 64 KiB")
-        data = inputs.guardrail(event._asdict())
-        opens = event.inspection_type == "prompt_injection"
-        return self._ask(
-            abi.ON_GUARDRAIL, data, event.correlation_id, version, deadline_ns, reply, opens=opens
-        )
-
     def _complete(
         self, event: events.RequestComplete, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
@@ -288,7 +253,7 @@ class Agent(Answering):
         finish = partial(self._complete_answer, event.correlation_id, version)
         if not self.module.hooks[hook]:
             return finish(None)
-        data = inputs.request_complete(event.fields)
+        data = self._link.input(event)
         return self._run(hook, data, event.correlation_id, version, deadline_ns, finish, reply)
 
     def _complete_answer(self, correlation_id: str, version: int, outcome: Outcome) -> bytes:

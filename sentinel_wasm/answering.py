@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -18,13 +18,15 @@ from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import EventError, FrameError, ModuleError
 from sentinel_wasm.eventlog import EventLog
 from sentinel_wasm.guest import abi
-from sentinel_wasm.guest.failures import Health
+from sentinel_wasm.guest.failures import Failures, Health
 from sentinel_wasm.guest.instance import ConfigRefused
+from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import LATER, Answered, Configured
 from sentinel_wasm.link import Link
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import Settings
+from sentinel_wasm.shadow import Shadow
 
 _log = structlog.stdlib.get_logger("agent")
 
@@ -47,12 +49,20 @@ class Answering(ABC):
     """
 
     quick: QuickPath
+    shadows: tuple[Shadow, ...] = ()
     _configure_by: Configure
 
     def __init__(
-        self, settings: Settings, links: tuple[Link, ...], counts: Counts, events_log: EventLog
+        self,
+        settings: Settings,
+        modules: Sequence[Module],
+        links: Sequence[Link],
+        counts: Counts,
+        events_log: EventLog,
     ) -> None:
+        """`links` are those of the modules that are asked, shadows too."""
         self.settings = settings
+        self.modules = modules
         self.links = links
         self.counts = counts
         if settings.admin is not None and counts.recent is None:
@@ -72,7 +82,11 @@ class Answering(ABC):
     ) -> None:
         """Before the first event. `configure` takes a proxy's `config` block, else all is for the module."""
         for link in self.links:
-            link.attach(loop, health_changed)
+            link.pool.attach(loop)
+            if not link.is_shadow:
+                link.pool.failures.on_change = health_changed
+        for shadow in self.shadows:
+            shadow.attach(loop)
         if configure is not None:
             self._configure_by = configure
 
@@ -92,21 +106,25 @@ class Answering(ABC):
 
     @property
     def pending(self) -> int:
-        """Events whose answers will come by `reply`."""
+        """Events that workers have: their answers will come by `reply`, or shadows are asked."""
         return sum(link.pool.pending for link in self.links)
 
     @property
     def health(self) -> Health:
         """The worst of its modules'."""
-        return max((link.pool.failures.health for link in self.links), key=_WORSE.index)
+        return max((failures.health for _, failures in self._failures()), key=_WORSE.index)
 
     @property
     def trouble(self) -> str | None:
         """Why events are not answered as the modules would; None: they are."""
-        for link in self.links:
-            if trouble := link.pool.failures.trouble:
-                return f"{link.name}: {trouble}" if link.name else trouble
+        for name, failures in self._failures():
+            if failures.trouble is not None:
+                return f"{name}: {failures.trouble}" if name else failures.trouble
         return None
+
+    def _failures(self) -> Iterator[tuple[str, Failures]]:
+        """Of the modules that answers depend on, by their names."""
+        return ((link.name, link.pool.failures) for link in self.links if not link.is_shadow)
 
     # Events
 

@@ -6,12 +6,22 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sentinel_wasm import toml
 from sentinel_wasm.errors import ConfigurationError
-from sentinel_wasm.settings import Address, Option, options, parse_address
+from sentinel_wasm.settings import (
+    MOST_MODULES,
+    Address,
+    EventHook,
+    Form,
+    Match,
+    Option,
+    options,
+    parse_address,
+)
 
 _MOST_BYTES = 1024 * 1024
 _DEEPEST = 100  # levels of [module.config]: orjson goes to 254
@@ -19,6 +29,30 @@ _SHOWN = 60  # characters of a value
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _OPTIONS = {option.name: option for option in options()}
 _MODULE_KEYS = ("path", "config")
+_OWN_OPTIONS = {option.name: option for option in options() if option.of_module}
+_CHAIN_KEYS = ("path", "name", "config", *_OWN_OPTIONS, "match", "shadow")
+NAME = Form("[A-Za-z0-9_.-]{1,64}", "a name of letters, digits, points, dashes and underscores")
+MATCHES = {
+    "routes": Form(r"[\s\S]+", "a route's id"),
+    "path-prefixes": Form(r"/[\s\S]*", "the beginning of a path, as /api/"),
+    "hooks": Form("|".join(get_args(EventHook)), f"one of {', '.join(get_args(EventHook))}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleTable:
+    """One of several modules, as a user has written it.
+
+    `values` and `origins` are as in Configuration, `module` its path; `origins` has `name`, `match` and
+    `shadow` too, and `table`.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    config: dict[str, Any] | None = None
+    name: str | None = None
+    match: Match = Match()
+    shadow: bool = False
 
 
 class Configuration:
@@ -26,6 +60,7 @@ class Configuration:
 
     `values` and `origins` (`agent.toml:7`) are by the fields of Settings, for the options that the file has;
     its paths begin at its own directory. `module_config` is `[module.config]`, None where there is none.
+    `modules` are the tables of `[[module]]`, and then `values` has no module.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,9 +72,12 @@ class Configuration:
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
         self.module_config: dict[str, Any] | None = None
+        self.modules: list[ModuleTable] = []
         for name, value in document.items():
             if name == "module" and isinstance(value, dict):
                 self._take_module(value)
+            elif name == "module" and isinstance(value, list):
+                self._take_modules(value)
             elif name in _OPTIONS:
                 self._take(_OPTIONS[name], value, name)
             else:
@@ -58,26 +96,78 @@ class Configuration:
         for name, value in table.items():
             if name == "path":
                 self._take(_OPTIONS["module"], value, "module", name)
-            elif name != "config":
-                raise self._unknown(("module", name), _MODULE_KEYS)
-            elif not isinstance(value, dict):
-                raise self._wrong(("module", name), value, "a table")
+            elif name == "config":
+                self.module_config = self._config(("module", name), value)
             else:
-                self._check_free(("module", name), value)
-                self.module_config = value
+                raise self._unknown(("module", name), _MODULE_KEYS)
+
+    def _take_modules(self, tables: list[Any]) -> None:
+        if not 1 <= len(tables) <= MOST_MODULES:
+            raise ConfigurationError(
+                f"{self.place('module')}: module has {len(tables)} tables, expected 1 to {MOST_MODULES}"
+            )
+        for number, table in enumerate(tables):
+            keys = ("module", number)
+            if not isinstance(table, dict):
+                raise self._wrong(keys, table, "a table")
+            self.modules.append(self._module_table(keys, table))
+
+    def _module_table(self, keys: toml.Keys, table: dict[str, Any]) -> ModuleTable:
+        values: dict[str, Any] = {}
+        origins = {"table": self.place(*keys)}
+        for name, value in table.items():
+            own = (*keys, name)
+            option = _OPTIONS["module"] if name == "path" else _OWN_OPTIONS.get(name)
+            if option is not None:
+                values[option.field] = self._value(option, value, own)
+            elif name not in _CHAIN_KEYS:
+                raise self._unknown(own, _CHAIN_KEYS)
+            origins[option.field if option else name] = self.place(*own)
+        if "module" not in values:
+            raise ConfigurationError(f"{self.place(*keys)}: {_dotted(keys)} has no path")
+        own_name = table.get("name")
+        if own_name is not None and not _is_of(NAME, own_name):
+            raise self._wrong((*keys, "name"), own_name, f"{NAME.words} in quotes")
+        shadow = table.get("shadow", False)
+        if type(shadow) is not bool:
+            raise self._wrong((*keys, "shadow"), shadow, "true or false")
+        config = self._config((*keys, "config"), table["config"]) if "config" in table else None
+        match = self._match((*keys, "match"), table.get("match", {}))
+        return ModuleTable(values, origins, config, own_name, match, shadow)
+
+    def _match(self, keys: toml.Keys, table: Any) -> Match:
+        if not isinstance(table, dict):
+            raise self._wrong(keys, table, "a table")
+        for name, items in table.items():
+            own = (*keys, name)
+            if name not in MATCHES:
+                raise self._unknown(own, MATCHES)
+            if not isinstance(items, list) or not items:
+                raise self._wrong(own, items, "an array with something in it")
+            for number, item in enumerate(items):
+                if not _is_of(MATCHES[name], item):
+                    raise self._wrong((*own, number), item, f"{MATCHES[name].words} in quotes")
+        return Match(**{name.replace("-", "_"): tuple(items) for name, items in table.items()})
 
     def _take(self, option: Option, value: Any, *keys: str) -> None:
-        if not is_good(option, value):
-            expected = expected_of(option)
-            raise self._wrong(keys, value, f"{expected} or a table" if keys == ("module",) else expected)
-        if option.kind is Path:
-            value = self.path.absolute().parent / value
-        elif option.kind is Address:
-            value = parse_address(value)
-        elif option.kind is float:
-            value = float(value)
-        self.values[option.field] = value
+        self.values[option.field] = self._value(option, value, keys)
         self.origins[option.field] = self.place(*keys)
+
+    def _value(self, option: Option, value: Any, keys: toml.Keys) -> Any:
+        if not is_good(option, value):
+            or_else = ", a table or an array of tables" if keys == ("module",) else ""
+            raise self._wrong(keys, value, expected_of(option) + or_else)
+        if option.kind is Path:
+            return self.path.absolute().parent / value
+        if option.kind is Address:
+            return parse_address(value)
+        return float(value) if option.kind is float else value
+
+    def _config(self, keys: toml.Keys, table: Any) -> dict[str, Any]:
+        if not isinstance(table, dict):
+            raise self._wrong(keys, table, "a table")
+        self._check_free(keys, table)
+        return table
 
     def _check_free(self, keys: toml.Keys, value: Any) -> None:
         """What the guest gets must be JSON, and such that the agent can write it."""
@@ -98,9 +188,9 @@ class Configuration:
             f"{self.place(*keys)}: {_dotted(keys)} is {shown(value)}, expected {expected}"
         )
 
-    def _unknown(self, keys: tuple[str, ...], known: Iterable[str]) -> ConfigurationError:
+    def _unknown(self, keys: toml.Keys, known: Iterable[str]) -> ConfigurationError:
         *tables, name = keys
-        near = difflib.get_close_matches(name.replace("_", "-").lower(), known, 1)
+        near = difflib.get_close_matches(str(name).replace("_", "-").lower(), known, 1)
         if tables and name in _OPTIONS:
             hint = f"did you mean {name}, above [{_dotted(tables)}]?"
         elif near:
@@ -151,8 +241,12 @@ def is_good(option: Option, value: Any) -> bool:
     if option.kind is float:
         return type(value) in (int, float) and 0 <= value <= 1
     if option.form is not None:
-        return type(value) is str and re.fullmatch(option.form.pattern, value) is not None
+        return _is_of(option.form, value)
     return type(value) is bool
+
+
+def _is_of(form: Form, value: Any) -> bool:
+    return type(value) is str and re.fullmatch(form.pattern, value) is not None
 
 
 def _is_address(text: str) -> bool:

@@ -34,7 +34,7 @@ from sentinel_wasm.server.run import Accepting
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import Sockets
 from sentinel_wasm.server.status import Status
-from sentinel_wasm.settings import Address, Option, Settings, options, parse_address
+from sentinel_wasm.settings import Address, Option, Settings, Wanted, options, parse_address
 
 _OF_THE_PROGRAM = ("module", "socket", "workers", "watch", "takeover", "log_format")
 _OPTIONS = {option.field: option for option in options() if option.field not in _OF_THE_PROGRAM}
@@ -66,8 +66,8 @@ async def serve(
         wasm = sections.read(settings.module, settings.max_module_size * MIB)
         return Module(engine, wasm, str(settings.module), Cache(settings.cache_dir), settings.sha256)
 
-    agent = await make_agent(settings, load)
-    warn(settings, agent.module, header_names_given="header_names" in chosen)
+    agent = await make_agent(settings, [load])
+    warn(Wanted(settings, "header_names" in chosen), agent.modules)
     serving = Serving(settings, agent)
     changes = Changes(serving, settings)
     status = Status(serving)

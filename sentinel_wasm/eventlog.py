@@ -64,12 +64,48 @@ class EventLog:
             answered="block 500",
         )
 
-    def decided(self, decision: Decision, hook: int, correlation_id: str, seen_ns: int) -> None:
-        """`seen_ns`: when the agent saw the event, of time.monotonic_ns."""
+    def decided(self, decision: Decision, hook: int, correlation_id: str, seen_ns: int, by: str = "") -> None:
+        """`seen_ns`: when the agent saw the event, of time.monotonic_ns; `by`: the module that has ended a
+        chain.
+        """
         self._log.info(
             "decided",
             hook=abi.EVENT_HOOKS[hook],
             correlation_id=correlation_id,
             **decision.summary(),
+            **({"by": by} if by else {}),
             took_us=(time.monotonic_ns() - seen_ns) // 1000,
         )
+
+    def shadow_failed(self, kind: str, reason: str, hook: int, correlation_id: str) -> None:
+        """Nobody waits for what it says."""
+        self._throttle.say(
+            f"shadow {kind}",
+            self._log.warning,
+            "shadow module failed",
+            kind=kind,
+            hook=abi.EVENT_HOOKS[hook],
+            correlation_id=correlation_id,
+            reason=reason,
+        )
+
+    def shadow_differs(
+        self, hook: int, correlation_id: str, differs: list[str], live: Decision, shadow: Decision
+    ) -> None:
+        """`differs`: the fields in which they do."""
+        self._throttle.say(
+            "differs",
+            self._log.info,
+            "shadow module decides otherwise",
+            hook=abi.EVENT_HOOKS[hook],
+            correlation_id=correlation_id,
+            differs=differs,
+            live=_in_words(live),
+            shadow=_in_words(shadow),
+        )
+
+
+def _in_words(decision: Decision) -> str:
+    """`block 403`"""
+    word = decision.summary()["decision"]
+    return f"{word} {decision.status}" if decision.status else str(word)

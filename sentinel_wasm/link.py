@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable
+from typing import Literal
 
 import orjson
 
 from sentinel_wasm._metrics import Counts
-from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Decision
+from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Block, Close, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
@@ -17,26 +18,46 @@ from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.ends import Ends
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.guest.pool import Pool
+from sentinel_wasm.guest.pool import LATER, Later, Pool
 from sentinel_wasm.protocol import answers
+from sentinel_wasm.protocol.events import (
+    BodyChunk,
+    Event,
+    GuardrailInspect,
+    RequestComplete,
+    RequestHeaders,
+    ResponseHeaders,
+    WebSocketFrame,
+)
 from sentinel_wasm.settings import Settings
+
+_LARGE_BYTES = 65_536  # of a body's chunk, a frame or a content
 
 
 class Link:
     """One module of an agent. `name` is empty where it is the only one; `counts` has its calls and errors."""
 
     def __init__(
-        self, settings: Settings, module: Module, counts: Counts, start_ms: int, name: str = ""
+        self,
+        settings: Settings,
+        module: Module,
+        counts: Counts,
+        start_ms: int,
+        name: str = "",
+        *,
+        is_shadow: bool = False,
     ) -> None:
         """Starts the module's instances, each within `start_ms`.
 
         Raises ModuleLoadError, from the ModuleError where an instance fails to start.
         """
         self.name = name
+        self.is_shadow = is_shadow
         self.settings = settings
         self.module = module
         self.counts = counts
         self.ends = Ends(module.hooks)
+        self._limit_ns = settings.timeout_ms * 1_000_000
         self.pool = Pool(
             module,
             settings.pool_size,
@@ -52,10 +73,70 @@ class Link:
         about = {"module": module.digest, **({"name": name} if name else {})}
         self.events = EventLog(fail_open=settings.fail_open, **about)
 
-    def attach(self, loop: asyncio.AbstractEventLoop, health_changed: Callable[[], None]) -> None:
-        """Before the first event."""
-        self.pool.attach(loop)
-        self.pool.failures.on_change = health_changed
+    def input(self, event: Event) -> bytes:
+        """An event of a hook as the module reads it. Raises EventError."""
+        if isinstance(event, RequestHeaders):
+            return self.inputs.request_headers(
+                event.method, event.uri, event.client_ip, event.correlation_id, event.headers
+            )
+        if isinstance(event, ResponseHeaders):
+            return self.inputs.response_headers(event.status, event.correlation_id, event.headers)
+        if isinstance(event, RequestComplete):
+            return inputs.request_complete(event.fields)
+        if isinstance(event, WebSocketFrame):
+            if len(event.data) > _LARGE_BYTES:
+                self.pool.leave_loop("a WebSocket frame of over 64 KiB")
+            return inputs.websocket_frame(**event._asdict())
+        if isinstance(event, GuardrailInspect):
+            if len(event.content) > _LARGE_BYTES:
+                self.pool.leave_loop("a content of over 64 KiB")
+            return inputs.guardrail(event._asdict())
+        assert isinstance(event, BodyChunk)
+        if len(event.data) > _LARGE_BYTES:
+            self.pool.leave_loop("a body chunk of over 64 KiB")
+        return inputs.body_chunk(
+            event.correlation_id,
+            event.data,
+            event.text,
+            is_last=event.is_last,
+            total_size=event.total_size,
+            chunk_index=event.chunk_index,
+            bytes_seen=event.bytes_seen,
+        )
+
+    def ask(
+        self,
+        hook: int,
+        event: Event,
+        deadline_ns: int,
+        answered: Callable[[Outcome], None],
+    ) -> Outcome | Literal[Later.LATER]:
+        """What the module says, by the deadline and in its own time; with LATER, `answered` gets that, once.
+
+        Raises EventError.
+        """
+        data = self.input(event)
+        correlation_id = event.correlation_id
+        deadline_ns = min(deadline_ns, time.monotonic_ns() + self._limit_ns)
+        try:
+            outcome = self.pool.call(hook, data, correlation_id, deadline_ns)
+            if outcome is LATER:
+                opens = self.opens(hook, event)
+                self.pool.submit(hook, data, correlation_id, deadline_ns, answered, opens=opens)
+            return outcome
+        except ModuleError as error:
+            return error
+
+    def opens(self, hook: int, event: Event) -> bool:
+        """Whether it is the first of its request that the module is asked about.
+
+        A frame is never sure to be: there are two directions. A prompt is inspected before a response is.
+        """
+        if isinstance(event, WebSocketFrame):
+            return False
+        if isinstance(event, GuardrailInspect) and event.inspection_type != "prompt_injection":
+            return False
+        return hook == self.module.first_hook and not (isinstance(event, BodyChunk) and event.chunk_index)
 
     def decision(self, hook: int, correlation_id: str, outcome: Outcome) -> Decision:
         """What the module says, or what the fail-open rule makes of its failure."""
@@ -81,7 +162,19 @@ class Link:
 
     def look_for_end(
         self, hook: int, correlation_id: str, *, refuses: bool, is_last: bool = True, event: bytes = b""
-    ) -> None:
-        """Tell the pool when no event that the module has a hook for can follow. `event`: see Ends."""
-        if self.ends.is_over(hook, refuses=refuses, is_last=is_last, event=event):
+    ) -> bool:
+        """Whether no event that the module has a hook for can follow; then the pool is told. As `Ends.is_over`."""
+        is_over = self.ends.is_over(hook, refuses=refuses, is_last=is_last, event=event)
+        if is_over:
             self.pool.forget(correlation_id)
+        return is_over
+
+    def answered(self, hook: int, event: Event, decision: Decision) -> bool:
+        """The same, of an event that was answered so."""
+        refuses = isinstance(decision.verdict, Block | Redirect | Close)
+        is_last = event.is_last if isinstance(event, BodyChunk) else True
+        may_open = self.module.hooks[abi.ON_WEBSOCKET_FRAME] and isinstance(
+            event, RequestHeaders | ResponseHeaders
+        )
+        data = self.input(event) if may_open else b""
+        return self.look_for_end(hook, event.correlation_id, refuses=refuses, is_last=is_last, event=data)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NS = 1_000_000_000
-_SERIES_KEPT = 1024  # some 130 there are
+_SERIES_KEPT = 2048  # some 130 there are, and as many more for each module of a chain
 
 Samples = dict[str, float]
 """The values of series: by a metric's name with its labels, as they stand in the text."""
@@ -54,6 +54,8 @@ FAMILIES = tuple(
         ("log_lines_dropped_total", "counter", "Lines that the log does not have, by the reason."),
         ("reloads_total", "counter", "Reloads, by result."),
         ("reload_success_timestamp_seconds", "gauge", "When a reload last succeeded; 0: none yet."),
+        ("module_decisions_total", "counter", "With several modules: what each decided, by hook."),
+        ("shadow_events_total", "counter", "Events that shadow modules had, by how theirs compared."),
         ("module_info", "gauge", "The module; from_cache: an earlier start had compiled it."),
         ("build_info", "gauge", "The agent's version, and wasmtime's."),
         ("workers_configured", "gauge", "Processes that should answer events (--workers)."),
@@ -89,15 +91,21 @@ def parsed(series: str) -> tuple[str, dict[str, str]]:
     return name, labels
 
 
-def histogram(name: str, bounds_ns: Sequence[int], counts: Sequence[int], sum_ns: int) -> Samples:
-    """The series of a histogram in seconds; `counts` has what is above all bounds last."""
+def histogram(
+    name: str, bounds_ns: Sequence[int], times: tuple[Sequence[int], int], **labels: str
+) -> Samples:
+    """The series of a histogram in seconds; `times`: how many in each bucket, what is above all bounds last,
+    and the sum (ns).
+    """
+    counts, sum_ns = times
     samples: Samples = {}
     below = 0
     for bound_ns, count in zip(bounds_ns, counts, strict=False):
         below += count
-        samples[series(f"{name}_bucket", le=f"{bound_ns / _NS:.12g}")] = below
-    samples[series(f"{name}_bucket", le="+Inf")] = samples[series(f"{name}_count")] = below + counts[-1]
-    samples[series(f"{name}_sum")] = sum_ns / _NS
+        samples[series(f"{name}_bucket", **labels, le=f"{bound_ns / _NS:.12g}")] = below
+    samples[series(f"{name}_bucket", **labels, le="+Inf")] = below + counts[-1]
+    samples[series(f"{name}_count", **labels)] = below + counts[-1]
+    samples[series(f"{name}_sum", **labels)] = sum_ns / _NS
     return samples
 
 

@@ -19,6 +19,8 @@ EventHook = Literal[
     "on_response_headers",
     "on_response_body",
     "on_request_complete",
+    "on_websocket_frame",
+    "on_guardrail",
 ]
 
 MOST_MODULES = 8  # in a chain: each has its instances, and a share of the event's time
@@ -280,12 +282,6 @@ class Match(NamedTuple):
     def is_by_request(self) -> bool:
         """Which of them is known from a request's headers only."""
         return bool(self.routes or self.path_prefixes)
-
-    def takes_request(self, route: str, path: str) -> bool:
-        """`route` is empty where the proxy says none."""
-        return (not self.routes or route in self.routes) and (
-            not self.path_prefixes or path.startswith(self.path_prefixes)
-        )
 
 
 class Linked(NamedTuple):

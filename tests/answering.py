@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sentinel_wasm.agent import Agent
-from sentinel_wasm.answering import Reply
+from sentinel_wasm.answering import Answering, Reply
 from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.pool import LATER, Pool
@@ -101,7 +100,7 @@ class Asked(Loop):
 class AskedAgent(Loop):
     """An agent as a connection uses it."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Answering) -> None:
         super().__init__()
         self.agent = agent
         agent.attach(self.loop, lambda: None)

@@ -41,13 +41,13 @@ def make(wasm: bytes) -> Agent:
 
 
 @contextmanager
-def checked(wasm: bytes) -> Iterator[Checked]:
+def checked(wasm: bytes) -> Iterator[list[Checked]]:
     """As the child makes it."""
     code = NO_CACHE.module(engine_for(SETTINGS), wasm)[0].serialize()
     with os.fdopen(os.memfd_create("artefact"), "wb") as file:
         file.write(code)
         file.flush()
-        yield Checked(wasm, file.fileno(), False)
+        yield [Checked(wasm, file.fileno(), False)]
 
 
 async def configured(changes: Changes, config: object) -> ModuleError | None:
@@ -95,7 +95,7 @@ def test_a_reload_and_a_configuration_at_once_both_hold(lead_ms: int, reload_fir
             await second
             await begun
         assert serving.agent.configured == Configure("c", {"pool-size": 2, "a": 1})
-        assert serving.agent.module.sha256 == Module(engine_for(SETTINGS), SECOND, "").sha256
+        assert serving.agent.modules[0].sha256 == Module(engine_for(SETTINGS), SECOND, "").sha256
         await settled(2)
         await changes.end()
         assert live() == (0, 0)

@@ -180,8 +180,10 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
             f"dispatch = '{'x' * 100}'",
             f"agent.toml:1: dispatch is '{'x' * 60}…', expected auto, inline or threads",
         ),
-        ("module = 5", "agent.toml:1: module is 5, expected a path in quotes or a table"),
-        ("[[module]]", "agent.toml:1: module is an array, expected a path in quotes or a table"),
+        (
+            "module = 5",
+            "agent.toml:1: module is 5, expected a path in quotes, a table or an array of tables",
+        ),
         ("[module]\npath = 5", "agent.toml:2: module.path is 5, expected a path in quotes"),
         ("[module]\n\nconfig = 5", "agent.toml:3: module.config is 5, expected a table"),
         (

@@ -342,7 +342,7 @@ def test_the_module_and_the_configuration_that_run_are_tried(
 
 def test_one_request_at_a_time_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "_PATIENCE_S", 0.5)
-    loaded = trial.Loaded(Settings(module=C_EXAMPLE), "")
+    loaded = trial.Loaded(Settings(module=C_EXAMPLE), [""])
     wanted = trial.read_wanted(b"{}")
 
     async def both() -> None:

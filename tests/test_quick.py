@@ -193,14 +193,14 @@ def test_a_block_ends_a_request_that_has_its_own_instance(
 ) -> None:
     asked = start(MODULES["both hooks"], isolation="request", request_instances=1)
     ended: list[str] = []
-    monkeypatch.setattr(asked.agent._pool, "forget", ended.append)
+    monkeypatch.setattr(asked.agent.links[0].pool, "forget", ended.append)
     quickly(asked, REQUEST, request("id-1"))
     assert ended == ["id-1"]
 
 
 def test_no_room_for_another_request_is_overload(start: Start) -> None:
     asked = start(MODULES["one hook"], isolation="request", request_instances=1)
-    busy = asked.agent._pool._places.inline("busy", time.monotonic_ns()).guest
+    busy = asked.agent.links[0].pool._places.inline("busy", time.monotonic_ns()).guest
     busy.pending = 1  # as a worker's job counts
     assert tags(quickly(asked, REQUEST, request()))[0] == "wasm-overload"
     busy.pending = 0

@@ -160,7 +160,7 @@ def test_a_workers_numbers_are_told_from_those_of_others() -> None:
     samples = {
         metrics.series("errors_total", kind="trap"): 2,
         metrics.series("module_info", file='a"b\\c\n'): 1,
-        **metrics.histogram("queue_wait_seconds", (500,), (1, 2), 5),
+        **metrics.histogram("queue_wait_seconds", (500,), ((1, 2), 5)),
     }
     payload = metrics_report.frame(samples, 1, 2, {"worker": "3"})[5:]
     report = orjson.loads(payload)

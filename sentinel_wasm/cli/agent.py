@@ -16,9 +16,9 @@ import orjson
 from click.core import ParameterSource
 
 from sentinel_wasm import __version__, logs
-from sentinel_wasm.cli import shown
+from sentinel_wasm.cli import modules, shown
 from sentinel_wasm.cli.mistakes import in_one_line
-from sentinel_wasm.configuration import Configuration
+from sentinel_wasm.configuration import Configuration, ModuleTable
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.settings import Address, Form, Option, Settings, Wanted, options, parse_address
 
@@ -27,6 +27,10 @@ _CHECK = "--check-health"
 
 
 class _Path(click.Path):
+    def split_envvar_value(self, value: str) -> list[str]:
+        """One path: any character may be in it."""
+        return [value]
+
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
@@ -82,6 +86,7 @@ def _option(option: Option) -> click.Option:
     }
     return click.Option(
         names,
+        multiple=option.field == "module",
         type=click.Choice(option.choices)
         if option.choices
         else text(option.form)
@@ -100,7 +105,10 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
     """What the file says becomes the options' defaults, before they are looked at."""
     if path is not None:
         context.obj = file = Configuration(path)
-        context.default_map = file.values
+        paths = [table.values["module"] for table in file.modules]
+        if "module" in file.values:
+            paths = [file.values["module"]]
+        context.default_map = {**file.values, **({"module": paths} if paths else {})}
 
 
 def _run(arguments: Sequence[str], *, print_config: bool, check_health: bool, **values: Any) -> None:
@@ -110,7 +118,8 @@ def _run(arguments: Sequence[str], *, print_config: bool, check_health: bool, **
         _check(values["admin"])
     if print_config:
         origins = {option.field: _origin(context, option) for option in options()}
-        click.echo(shown.as_toml(values, origins, file).encode(), nl=False)
+        tables = _tables(context, values) if len(values["module"]) > 1 or (file and file.modules) else []
+        click.echo(shown.as_toml(values, origins, file, tables).encode(), nl=False)
         return
     wanted = _wanted(context, values)
     if wanted.settings.workers > 1:
@@ -125,16 +134,24 @@ def _wanted(context: click.Context, values: dict[str, Any]) -> Wanted:
     """Raises UsageError."""
     file: Configuration | None = context.obj
     for option in options():
-        if option.required and values[option.field] is None:
+        if option.required and not values[option.field]:
             there = f"{option.name} in {file or 'the file of --config'}"
             raise click.UsageError(f"Missing option '--{option.name}', {option.variable} or {there}.")
     config = file.module_config if file else None
-    settings = Settings(
-        **{option.field: values[option.field] for option in options()},
+    base = Settings(
+        **{option.field: values[option.field] for option in options() if option.field != "module"},
+        module=values["module"][0],
         module_config=None if config is None else orjson.dumps(config).decode(),
     )
     given = context.get_parameter_source("header_names") is not ParameterSource.DEFAULT
-    return Wanted(settings, given)
+    tables = _tables(context, values)
+    settings = modules.chained(base, tables, header_names_given=given)
+    return Wanted(settings, given or "header_names" in tables[0].values)
+
+
+def _tables(context: click.Context, values: dict[str, Any]) -> list[ModuleTable]:
+    source = context.get_parameter_source("module")
+    return modules.tables(values["module"], context.obj, from_file=source is ParameterSource.DEFAULT_MAP)
 
 
 class _Source:

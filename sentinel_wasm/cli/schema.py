@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sentinel_wasm.settings import Address, Option, options
+from sentinel_wasm.configuration import MATCHES, NAME
+from sentinel_wasm.settings import MOST_MODULES, Address, Form, Option, options
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -23,7 +24,8 @@ def schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
-    properties["module"] = {"description": description, "anyOf": [path, table]}
+    tables = {"type": "array", "minItems": 1, "maxItems": MOST_MODULES, "items": _one_of_several(path)}
+    properties["module"] = {"description": description, "anyOf": [path, table, tables]}
     return {
         "$schema": _DIALECT,
         "title": "Configuration file of sentinel-wasm-agent",
@@ -31,6 +33,36 @@ def schema() -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _one_of_several(path: dict[str, Any]) -> dict[str, Any]:
+    """A table of [[module]]."""
+    match = {name: {"type": "array", "minItems": 1, "items": _text(form)} for name, form in MATCHES.items()}
+    properties = {
+        "path": path,
+        "name": {"description": "Its name in metrics and logs: else its file's.", **_text(NAME)},
+        "config": {"type": "object", "description": "What the module's on_configure gets."},
+        **{option.name: _property(option) for option in options() if option.of_module},
+        "match": {
+            "description": "The events that it is asked about: all of what is said must hold.",
+            "type": "object",
+            "properties": match,
+            "additionalProperties": False,
+        },
+        "shadow": {
+            "description": "It is asked beside the others, and its answers are compared only.",
+            "type": "boolean",
+            "default": False,
+        },
+    }
+    for option in options():
+        if option.of_module:
+            properties[option.name].pop("default", None)  # it is the one above
+    return {"type": "object", "properties": properties, "required": ["path"], "additionalProperties": False}
+
+
+def _text(form: Form) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^({form.pattern})$"}
 
 
 def _property(option: Option) -> dict[str, Any]:

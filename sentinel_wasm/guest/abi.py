@@ -170,11 +170,15 @@ def _header_ops(
     _, more = appended or ((), ())
     ops = (*sets, *adds, *more, *(removed or ()))
     # Without adds no name is repeated: then it is less than the result itself.
-    if len(ops) > _HEADER_OPS or (
-        (adds or more) and sum(len(op.name) + len(op.value or "") for op in ops) > _HEADER_BYTES
-    ):
-        raise ResultError(f"over {_HEADER_OPS} changes of {headers}, or {_HEADER_BYTES // 1024} KiB of them")
+    if adds or more or len(ops) > _HEADER_OPS:
+        check_header_ops(headers, ops)
     return ops
+
+
+def check_header_ops(headers: str, ops: tuple[HeaderOp, ...]) -> None:
+    """Raises ResultError where they are more than an answer may have."""
+    if len(ops) > _HEADER_OPS or sum(len(op.name) + len(op.value or "") for op in ops) > _HEADER_BYTES:
+        raise ResultError(f"over {_HEADER_OPS} changes of {headers}, or {_HEADER_BYTES // 1024} KiB of them")
 
 
 def _name(name: str) -> str:

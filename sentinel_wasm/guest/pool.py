@@ -33,15 +33,15 @@ LARGE_BYTES = 16 * MIB  # wiping it takes about 1 ms
 _log = structlog.stdlib.get_logger("pool")
 
 
-class _Later(Enum):
+class Later(Enum):
     LATER = 0
 
 
-LATER: Final = _Later.LATER
+LATER: Final = Later.LATER
 """What `Pool.call` gives where the event must be submitted to a worker."""
 
 Answered = Callable[[ModuleError | None], None]
-Configured = ModuleError | Literal[_Later.LATER] | None
+Configured = ModuleError | Literal[Later.LATER] | None
 """What came of a configuration: None where all have it, else the reason; with LATER, `Answered` gets that."""
 
 
@@ -167,7 +167,7 @@ class Pool:
 
     def call(
         self, hook: int, data: bytes, correlation_id: str, deadline_ns: int
-    ) -> bytes | Literal[_Later.LATER] | None:
+    ) -> bytes | Literal[Later.LATER] | None:
         """Call a hook now; None means that it has nothing to say. Raises ModuleError."""
         guest = self._free_guest(correlation_id, deadline_ns) if self._runs_inline else None
         if guest is None:

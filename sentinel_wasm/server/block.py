@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -28,11 +27,11 @@ class Block(NamedTuple):
     module_config: str | None = None
 
     def over(self, settings: Settings) -> Settings:
-        """The settings with what the block says; what it does not say stays."""
+        """The settings with what the block says, for every module; what it does not say stays."""
         changes = dict(self.options)
         if self.module_config is not None:
             changes["module_config"] = self.module_config
-        return replace(settings, **changes)
+        return settings.for_all(**changes)
 
 
 def parse(config: Any) -> Block:

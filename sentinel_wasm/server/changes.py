@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import structlog
 
-from sentinel_wasm._metrics import Counts
 from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Answering
+from sentinel_wasm.chain import agent_for
 from sentinel_wasm.errors import ModuleError, ModuleLoadError, UserError
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.artefact import Artefact
@@ -31,6 +32,9 @@ from sentinel_wasm.settings import Settings, Wanted
 _log = structlog.stdlib.get_logger("server")
 
 _MS_NS = 1_000_000
+Load = Callable[[Engine], Module]
+"""Gives a module on an engine of its own."""
+
 _LOOK_S = 0.01  # how often one looks whether an agent has answered all it has
 
 
@@ -52,25 +56,21 @@ class Changes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._attach(serving.agent)
 
-    async def adopt(self, wanted: Wanted, checked: Checked, *, warns: bool = True) -> None:
-        """Have an agent with these settings answer, by this module. Raises ModuleLoadError; then the old one
-        goes on. `warns`: as for `run.started_agent`.
+    async def adopt(self, wanted: Wanted, checked: Sequence[Checked], *, warns: bool = True) -> None:
+        """Have an agent with these settings answer, by these modules. Raises ModuleLoadError; then the old
+        one goes on. `warns`: as for `run.started_agent`.
         """
         settings = wanted.settings
-        artefact = Artefact(checked.artefact, from_cache=checked.from_cache)
-
-        def load(engine: Engine) -> Module:
-            return Module(engine, checked.wasm, str(settings.module), artefact)
-
+        loads = [_load(*each) for each in zip(settings.each, checked, strict=True)]
         while True:
             block = self._block
-            agent = await make_agent(block.over(settings), load, self._serving.agent.counts)
+            agent = await make_agent(block.over(settings), loads, self._serving.agent)
             if block == self._block:
                 break
             await _free(agent)  # the proxy has said something else meanwhile
         self._exchange(agent, settings, block)
         if warns:
-            warn(settings, agent.module, header_names_given=wanted.header_names_given)
+            warn(wanted, agent.modules)
 
     def with_block(self, settings: Settings) -> Settings:
         """With what the proxy's block says over them."""
@@ -92,8 +92,7 @@ class Changes:
         """After the last event: free what is left."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._serving.agent.detach()
-        await _free(self._serving.agent)
+        await _end(self._serving.agent)
 
     # Configure
 
@@ -114,7 +113,11 @@ class Changes:
             try:
                 while True:
                     agent, settings = self._serving.agent, block.over(self._settings)
-                    if replace(settings, module_config=self._holds.module_config) == self._holds:
+                    if settings == self._holds:
+                        self._block = block
+                        return None
+                    config = self._holds.module_config
+                    if isinstance(agent, Agent) and replace(settings, module_config=config) == self._holds:
                         await self._tell_module(agent, settings.module_config, deadline_ns)
                         if self._serving.agent is agent:
                             self._block, self._holds = block, settings
@@ -123,7 +126,8 @@ class Changes:
                     start_ms = (deadline_ns - time.monotonic_ns()) // _MS_NS
                     if start_ms <= 0:
                         return _too_late()
-                    new = await make_agent(settings, agent.module.on, agent.counts, start_ms)
+                    loads = [module.on for module in agent.modules]
+                    new = await make_agent(settings, loads, agent, start_ms)
                     is_late = time.monotonic_ns() >= deadline_ns
                     if not is_late and self._serving.agent is agent:
                         self._exchange(new, self._settings, block)
@@ -152,24 +156,21 @@ class Changes:
 
     # Agents
 
-    def _attach(self, agent: Agent) -> None:
+    def _attach(self, agent: Answering) -> None:
         agent.attach(self._loop, self._serving.tell_health, self.configure)
 
-    def _exchange(self, agent: Agent, settings: Settings, block: Block) -> None:
+    def _exchange(self, agent: Answering, settings: Settings, block: Block) -> None:
         """From the next event on."""
         self._attach(agent)
         old = self._serving.exchange(agent)
         self._settings, self._block, self._holds = settings, block, block.over(settings)
         self._begin(self._retire(old))
 
-    async def _retire(self, agent: Agent) -> None:
+    async def _retire(self, agent: Answering) -> None:
         """Free it when its events are answered, and nobody makes another of it."""
         async with self._configuring:
             pass
-        while agent.pending:
-            await asyncio.sleep(_LOOK_S)
-        agent.detach()
-        await _free(agent)
+        await _end(agent)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -177,25 +178,25 @@ class Changes:
         task.add_done_callback(self._tasks.discard)
 
 
-async def make_agent(
-    settings: Settings,
-    load: Callable[[Engine], Module],
-    counts: Counts | None = None,
-    start_ms: int = START_MS,
-) -> Agent:
-    """In another thread; `counts` and `start_ms` as for Agent. Raises UserError."""
+def _load(settings: Settings, checked: Checked) -> Load:
+    artefact = Artefact(checked.artefact, from_cache=checked.from_cache)
+    return lambda engine: Module(engine, checked.wasm, str(settings.module), artefact)
 
-    def make() -> Agent:
-        engine = engine_for(settings)
+
+async def make_agent(
+    settings: Settings, loads: Sequence[Load], before: Answering | None = None, start_ms: int = START_MS
+) -> Answering:
+    """In another thread, with a load for each module; the rest is as for `agent_for`. Raises UserError."""
+
+    def make() -> Answering:
+        modules: list[Module] = []
         try:
-            module = load(engine)
+            for each, load in zip(settings.each, loads, strict=True):
+                modules.append(_loaded(engine_for(each), load))
+            return agent_for(settings, modules, before, start_ms)
         except BaseException:
-            engine.end()
-            raise
-        try:
-            return Agent(settings, module, counts, start_ms)
-        except BaseException:
-            module.close()
+            for module in modules:
+                module.close()
             raise
 
     making = asyncio.get_running_loop().run_in_executor(None, make)
@@ -207,10 +208,27 @@ async def make_agent(
         raise
 
 
-async def _free(agent: Agent) -> None:
+def _loaded(engine: Engine, load: Load) -> Module:
+    try:
+        return load(engine)
+    except BaseException:
+        engine.end()
+        raise
+
+
+async def _end(agent: Answering) -> None:
+    """Free it when workers have no event of it any more."""
+    while agent.pending:
+        await asyncio.sleep(_LOOK_S)
+    agent.detach()
+    await _free(agent)
+
+
+async def _free(agent: Answering) -> None:
     def free() -> None:
         agent.close()
-        agent.module.close()
+        for module in agent.modules:
+            module.close()
 
     await asyncio.get_running_loop().run_in_executor(None, free)
 
@@ -219,18 +237,16 @@ def _too_late() -> ModuleError:
     return ModuleError("there was no time left to apply it; the event's time is --timeout-ms", "deadline")
 
 
-def warn(settings: Settings, module: Module, *, header_names_given: bool) -> None:
-    """Say in the log what about a module seems wrong."""
-    if module.looks_up_lower_case and not header_names_given:
-        _log.warning(
-            "the module seems to look up header names in lower case, but gets them as User-Agent;"
-            " start with --header-names lower if its rules do not match",
-            file=str(settings.module),
-            module=module.digest,
-        )
-    if settings.module_config is not None and not module.hooks[abi.ON_CONFIGURE]:
-        _log.warning(
-            "the module has no on_configure: [module.config] is not looked at",
-            file=str(settings.module),
-            module=module.digest,
-        )
+def warn(wanted: Wanted, modules: Sequence[Module]) -> None:
+    """Say in the log what about modules seems wrong."""
+    settings = wanted.settings
+    names_given = [linked.header_names_given for linked in settings.chain] or [wanted.header_names_given]
+    for each, is_given, module in zip(settings.each, names_given, modules, strict=True):
+        log = _log.bind(file=str(each.module), module=module.digest)
+        if module.looks_up_lower_case and not is_given:
+            log.warning(
+                "the module seems to look up header names in lower case, but gets them as User-Agent;"
+                " start with --header-names lower if its rules do not match"
+            )
+        if each.module_config is not None and not module.hooks[abi.ON_CONFIGURE]:
+            log.warning("the module has no on_configure: [module.config] is not looked at")

@@ -21,7 +21,7 @@ from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import handover
 from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
-from sentinel_wasm.settings import Wanted
+from sentinel_wasm.settings import MOST_MODULES, Wanted
 
 # Reports, a byte each, but for SAMPLES and KEPT_OLD, behind which a length (LONG_HEAD bytes in all) and JSON
 # follow. What follows FAILED, to the end, is the reason; it comes before READY only.
@@ -45,11 +45,11 @@ RELOAD = b"n"
 
 
 class Start(NamedTuple):
-    """The first order; `wasm` is the module."""
+    """The first order; `modules` are their bytes."""
 
     worker: int
     wanted: Wanted
-    wasm: bytes
+    modules: list[bytes]
     is_debug: bool
 
 
@@ -87,7 +87,7 @@ class Look(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """That report: what `Status` says as `about` (with the module's `config`) and as `entries`."""
+    """That report: what `Status` says as `about` (with `configs`) and as `entries`."""
 
     about: dict[str, Any]
     entries: bytes
@@ -148,24 +148,25 @@ def look(end: socket.socket, since: int) -> None:
     handover.send(end, _LOOK, {"since": since})
 
 
-def send_reload(end: socket.socket, wanted: Wanted, checked: Checked) -> None:
+def send_reload(end: socket.socket, wanted: Wanted, checked: list[Checked]) -> None:
     """Raises OSError as `send_give_all`, or where no descriptor is left for it."""
     ours, theirs = orders()
     with ours, theirs:
-        _send_pickled(ours, RELOAD, (wanted, checked), [checked.artefact])
+        _send_pickled(ours, RELOAD, (wanted, checked), [one.artefact for one in checked])
         handover.send(end, RELOAD, {}, theirs.fileno())
 
 
-def read_reload(order: Reload) -> tuple[Wanted, Checked]:
-    """Takes as long as the module is large. Who has it closes `Checked.artefact`. Raises OSError."""
+def read_reload(order: Reload) -> tuple[Wanted, list[Checked]]:
+    """Takes as long as the modules are large. Who has it closes their artefacts. Raises OSError."""
     with order.end:
-        _, descriptors, _, _ = socket.recv_fds(order.end, 1, 2, socket.MSG_CMSG_CLOEXEC)
-    if len(descriptors) != 2:
+        _, descriptors, flags, _ = socket.recv_fds(order.end, 1, 1 + MOST_MODULES, socket.MSG_CMSG_CLOEXEC)
+    if flags & socket.MSG_CTRUNC:
         for descriptor in descriptors:
             os.close(descriptor)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     wanted, checked = _read_pickled(descriptors[0])
-    return wanted, checked._replace(artefact=descriptors[1])
+    artefacts = zip(checked, descriptors[1:], strict=True)
+    return wanted, [one._replace(artefact=artefact) for one, artefact in artefacts]
 
 
 def receive_order(

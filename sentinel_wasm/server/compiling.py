@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ _COMPILER_BYTES = 2 << 30
 class Checked(NamedTuple):
     """A module that was compiled and could be started.
 
-    `artefact` is a memfd that nobody can change any more, for `guest.artefact`; who has this closes it.
+    `artefact` is a memfd that nobody can change any more, for `guest.artefact`.
     """
 
     wasm: bytes
@@ -34,11 +36,24 @@ class _Question(NamedTuple):
     artefact: int
 
 
-async def check(settings: Settings, wasm: bytes) -> Checked:
-    """Compile it, keep it for the next start, and start an instance with these settings.
+@contextlib.asynccontextmanager
+async def checked(settings: Settings, modules: Sequence[bytes]) -> AsyncIterator[list[Checked]]:
+    """Compile each module, keep it for the next start, and start an instance with its settings.
 
     Raises ModuleLoadError.
     """
+    good: list[Checked] = []
+    try:
+        for each, wasm in zip(settings.each, modules, strict=True):
+            good.append(await _check(each, wasm))
+        yield good
+    finally:
+        for one in good:
+            os.close(one.artefact)
+
+
+async def _check(settings: Settings, wasm: bytes) -> Checked:
+    """Who has it closes its artefact."""
     artefact = os.memfd_create("artefact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         question = _Question(settings, wasm, artefact)

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from sentinel_wasm._stream import Stream
-from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Answering
 from sentinel_wasm.errors import FrameError, ProtocolError
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.logs import Throttle
@@ -43,7 +43,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        agent: Agent,
+        agent: Answering,
         proxy_timeout_ms: int,
         clock: LoopClock,
         heap: Heap,
@@ -102,7 +102,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         if self._store is not None:
             self._kept_as = self._store.keep(self.descriptor, self._kept_as, is_shaken=self.shaken)
 
-    def exchange(self, agent: Agent) -> None:
+    def exchange(self, agent: Answering) -> None:
         """Another agent answers from the next event on, which counts as the one before did."""
         self._agent = agent
         self.set_quick(agent.quick)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine
 import structlog
 import uvloop
 
-from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Answering
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.server import channel, handover
 from sentinel_wasm.server.changes import Changes
 from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reports import send_reports
-from sentinel_wasm.server.run import started_agent
+from sentinel_wasm.server.run import described, started_agent
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
 
@@ -28,7 +28,7 @@ def serve(
     orders: socket.socket, reports_fd: int, start: channel.Start, give_up: Callable[[str], None]
 ) -> None:
     """Serve until the orders end. Raises UserError; `give_up` as for `started_agent`."""
-    with started_agent(start.wanted, start.wasm, give_up=give_up, warns=_warns(start.worker)) as agent:
+    with started_agent(start.wanted, start.modules, give_up=give_up, warns=_warns(start.worker)) as agent:
         uvloop.run(_serve(orders, reports_fd, start, agent))
 
 
@@ -37,17 +37,9 @@ def _warns(worker: int) -> bool:
     return worker == 1
 
 
-async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent) -> None:
-    module = agent.module
+async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, agent: Answering) -> None:
     dealt = DealtConnections(orders, reports_fd, start, agent)
-    _log.info(
-        "ready",
-        pid=os.getpid(),
-        module=module.digest,
-        hooks=module.hook_names,
-        pool_size=start.wanted.settings.pool_size,
-        from_cache=module.from_cache,
-    )
+    _log.info("ready", pid=os.getpid(), **described(agent))
     dealt.serving.set_debug(start.is_debug)
     reports = send_reports(dealt.serving, dealt.status, {"worker": str(start.worker)})
     reporting = asyncio.get_running_loop().create_task(reports)
@@ -60,7 +52,9 @@ async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, a
 class DealtConnections:
     """The connections of this worker. Made on the event loop that serves them."""
 
-    def __init__(self, orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent) -> None:
+    def __init__(
+        self, orders: socket.socket, reports_fd: int, start: channel.Start, agent: Answering
+    ) -> None:
         settings = start.wanted.settings
         self.serving = Serving(
             settings,
@@ -116,7 +110,7 @@ class DealtConnections:
             self._start(self._give_all(dealt.end))
             return
         if isinstance(dealt, channel.Look):
-            about = {**self.status.about(), "config": self.serving.agent.links[0].pool.config}
+            about = {**self.status.about(), "configs": self.status.configs()}
             self._report(channel.seen_report(channel.Seen(about, self.status.entries(dealt.since))))
             return
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
@@ -134,7 +128,8 @@ class DealtConnections:
             try:
                 await self.changes.adopt(wanted, checked, warns=self._warns)
             finally:
-                os.close(checked.artefact)
+                for one in checked:
+                    os.close(one.artefact)
         except (UserError, OSError) as error:
             self._keep_old(str(error))
         except Exception as defect:

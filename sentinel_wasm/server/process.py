@@ -110,7 +110,7 @@ class Process:
         entries, self._entries = self._entries, []
         return b"".join(entries)
 
-    async def reload(self, wanted: Wanted, checked: Checked, patience_s: float) -> str:
+    async def reload(self, wanted: Wanted, checked: list[Checked], patience_s: float) -> str:
         """Why it has not, and keeps what it has; empty where it has reloaded."""
         try:
             channel.send_reload(self._orders, wanted, checked)

@@ -8,8 +8,8 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -18,7 +18,7 @@ from sentinel_wasm.guest import sections
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples, series
 from sentinel_wasm.server import systemd
-from sentinel_wasm.server.compiling import Checked, check
+from sentinel_wasm.server.compiling import Checked, checked
 from sentinel_wasm.server.watch import LOOK_S, Files
 from sentinel_wasm.settings import Settings, Source, Wanted, options
 
@@ -43,13 +43,14 @@ class Reloads:
         }
 
 
-Apply = Callable[[Wanted, Checked], Awaitable[None]]
+Apply = Callable[[Wanted, list[Checked]], Awaitable[None]]
+"""Has the modules answer; their artefacts are closed then."""
 
 
 class Reloader:
     """Reloads when it is asked to: one at a time, and one more where it was asked meanwhile.
 
-    The module's bytes are read once: what a child process has compiled and tried is what is applied.
+    A module's bytes are read once: what a child process has compiled and tried is what is applied.
     """
 
     def __init__(
@@ -57,18 +58,18 @@ class Reloader:
         wanted: Wanted,
         source: Source,
         files: Files,
-        sha256: str,
+        modules: Sequence[bytes],
         apply: Apply,
         with_block: Callable[[Settings], Settings] = lambda settings: settings,
     ) -> None:
-        """`wanted`, `files` and `sha256` (the module's) are of what runs. `apply` may raise UserError; then
-        what runs is as before. `with_block` gives the settings that a module will have in the end.
+        """`wanted`, `files` and `modules` (as they were read) are of what runs. `apply` may raise UserError;
+        then what runs is as before. `with_block` gives the settings that modules will have in the end.
         """
         self.reloads = Reloads()
         self._wanted = wanted
         self._source = source
         self._files = files
-        self._sha256 = sha256
+        self._digests = _digests(modules)
         self._apply = apply
         self._with_block = with_block
         self._asked = asyncio.Event()
@@ -113,8 +114,7 @@ class Reloader:
                 self.reloads.ok += 1
                 self.reloads.last_success = time.time()
                 took_s = round(time.monotonic() - began, 3)
-                file, digest = self._wanted.settings.module, self._sha256[: sections.DIGEST_SHOWN]
-                _log.info(what, file=str(file), module=digest, took_s=took_s)
+                _log.info(what, **self._what_runs(), took_s=took_s)
             systemd.ready(f"listening, as process {os.getpid()}")
 
     async def _reload(self) -> str:
@@ -124,23 +124,32 @@ class Reloader:
         settings = _as_fixed(wanted.settings, self._wanted.settings)
         wanted = wanted._replace(settings=settings)
         self._files.forget_all_but(self._source.file)
-        self._files.note(settings.module)
-        wasm, sha256 = await asyncio.to_thread(_read_module, settings)
-        if wanted == self._wanted and sha256 == self._sha256:
+        for each in settings.each:
+            self._files.note(each.module)
+        modules = await asyncio.to_thread(read_modules, settings)
+        digests = _digests(modules)
+        if wanted == self._wanted and digests == self._digests:
             return "reloaded: nothing has changed"
-        checked = await check(self._with_block(settings), wasm)
-        try:
-            await self._apply(wanted, checked)
-        finally:
-            os.close(checked.artefact)
-        self._wanted, self._sha256 = wanted, sha256
+        async with checked(self._with_block(settings), modules) as good:
+            await self._apply(wanted, good)
+        self._wanted, self._digests = wanted, digests
         return "reloaded"
 
+    def _what_runs(self) -> dict[str, Any]:
+        """For a line of the log."""
+        if chain := self._wanted.settings.chain:
+            shown = zip(chain, self._digests, strict=True)
+            return {"modules": [f"{linked.name} {digest}" for linked, digest in shown]}
+        return {"file": str(self._wanted.settings.module), "module": self._digests[0]}
 
-def _read_module(settings: Settings) -> tuple[bytes, str]:
-    """Its bytes and their digest. Raises ModuleLoadError."""
-    wasm = sections.read(settings.module, settings.max_module_size * MIB)
-    return wasm, hashlib.sha256(wasm).hexdigest()
+
+def read_modules(settings: Settings) -> list[bytes]:
+    """Their bytes, as they are now. Raises ModuleLoadError."""
+    return [sections.read(each.module, each.max_module_size * MIB) for each in settings.each]
+
+
+def _digests(modules: Sequence[bytes]) -> list[str]:
+    return [hashlib.sha256(wasm).hexdigest()[: sections.DIGEST_SHOWN] for wasm in modules]
 
 
 def _as_fixed(new: Settings, old: Settings) -> Settings:
@@ -149,4 +158,4 @@ def _as_fixed(new: Settings, old: Settings) -> Settings:
     changed = [option.name for option in _FIXED if getattr(new, option.field) != kept[option.field]]
     if changed:
         _log.warning("changed, but only a restart brings it into effect", options=changed)
-    return replace(new, **kept)
+    return new.for_all(**kept)

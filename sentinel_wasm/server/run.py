@@ -10,8 +10,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -19,18 +20,17 @@ import uvloop
 from sentinel_wasm import __version__, logs
 from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
-from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Answering
+from sentinel_wasm.chain import agent_for
 from sentinel_wasm.errors import UserError
-from sentinel_wasm.guest import sections
 from sentinel_wasm.guest.cache import Cache
 from sentinel_wasm.guest.engine import engine_for
-from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, systemd, upgrade
 from sentinel_wasm.server.changes import Changes, warn
 from sentinel_wasm.server.giver import Giver
-from sentinel_wasm.server.reload import Reloader
+from sentinel_wasm.server.reload import Reloader, read_modules
 from sentinel_wasm.server.reports import send_reports
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import Sockets, open_sockets
@@ -52,29 +52,30 @@ def run(wanted: Wanted, source: Source) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     settings = wanted.settings
-    files = Files(source.file, settings.module)
-    wasm = sections.read(settings.module, settings.max_module_size * MIB)
-    with started_agent(wanted, wasm, give_up=_complain) as agent:
-        uvloop.run(_serve(wanted, source, files, agent))
+    files = Files(source.file, *(each.module for each in settings.each))
+    modules = read_modules(settings)
+    with started_agent(wanted, modules, give_up=_complain) as agent:
+        uvloop.run(_serve(wanted, source, files, modules, agent))
 
 
 @contextlib.contextmanager
 def started_agent(
-    wanted: Wanted, wasm: bytes, *, give_up: Callable[[str], None], warns: bool = True
-) -> Iterator[Agent]:
-    """The module with its instances, closed at the end. Raises UserError.
+    wanted: Wanted, wasm: Sequence[bytes], *, give_up: Callable[[str], None], warns: bool = True
+) -> Iterator[Answering]:
+    """The modules with their instances, closed at the end. Raises UserError.
 
     `give_up` says in another thread why the process is about to end. `warns`: the log says what about the
-    module seems wrong.
+    modules seems wrong.
     """
-    settings = wanted.settings
-    with _compile_limit(settings.module, give_up):
-        engine = engine_for(settings)
-        module = Module(engine, wasm, str(settings.module), Cache(settings.cache_dir), settings.sha256)
+    settings, modules = wanted.settings, []
+    for each, read in zip(settings.each, wasm, strict=True):
+        with _compile_limit(each.module, give_up):
+            engine = engine_for(each)
+            modules.append(Module(engine, read, str(each.module), Cache(each.cache_dir), each.sha256))
     if warns:
-        warn(settings, module, header_names_given=wanted.header_names_given)
+        warn(wanted, modules)
     settle()
-    agent = Agent(settings, module)
+    agent = agent_for(settings, modules)
     try:
         yield agent
     finally:
@@ -104,8 +105,10 @@ def _complain(reason: str) -> None:
     sys.stderr.flush()
 
 
-async def _serve(wanted: Wanted, source: Source, files: Files, agent: Agent) -> None:
-    settings, module = wanted.settings, agent.module
+async def _serve(
+    wanted: Wanted, source: Source, files: Files, modules: Sequence[bytes], agent: Answering
+) -> None:
+    settings = wanted.settings
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,7 +116,7 @@ async def _serve(wanted: Wanted, source: Source, files: Files, agent: Agent) -> 
     serving = Serving(settings, agent, store=Store())
     loop.add_signal_handler(signal.SIGUSR1, lambda: serving.set_debug(not logs.is_debug()))
     changes = Changes(serving, settings)
-    reloader = Reloader(wanted, source, files, module.sha256, changes.adopt, changes.with_block)
+    reloader = Reloader(wanted, source, files, modules, changes.adopt, changes.with_block)
     status = Status(serving, reloader.reloads)
     before = upgrade.ask(settings) if settings.takeover else None
     if before is not None:
@@ -125,11 +128,7 @@ async def _serve(wanted: Wanted, source: Source, files: Files, agent: Agent) -> 
         _log.info(
             "listening",
             socket=str(settings.socket),
-            file=str(settings.module),
-            module=module.digest,
-            hooks=module.hook_names,
-            pool_size=settings.pool_size,
-            from_cache=module.from_cache,
+            **described(agent),
             version=__version__,
         )
         next_process = upgrade.Upgrade(settings, sockets, accepting, stop.set)
@@ -182,13 +181,27 @@ class Accepting:
         self.accept_no_more()
 
 
-async def _configure(agent: Agent, configured: Configure | None) -> None:
+async def _configure(agent: Answering, configured: Configure | None) -> None:
     """As the process before this one was. Raises UserError where the module refuses it."""
     if configured is None:
         return
     error = await agent.configure(configured)
     if error is not None:
         raise UserError(f"the module refuses the configuration that the proxy has sent: {error}")
+
+
+def described(agent: Answering) -> dict[str, Any]:
+    """What it asks, for a line of the log."""
+    if agent.settings.chain:
+        return {"modules": [f"{link.name} {link.module.digest}" for link in agent.links]}
+    (module,) = agent.modules
+    return {
+        "file": module.name,
+        "module": module.digest,
+        "hooks": module.hook_names,
+        "pool_size": agent.settings.pool_size,
+        "from_cache": module.from_cache,
+    }
 
 
 def settle() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from sentinel_wasm import logs
-from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Answering
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server.clock import LoopClock
@@ -34,7 +34,7 @@ class Serving:
     def __init__(
         self,
         settings: Settings,
-        agent: Agent,
+        agent: Answering,
         lost: Callable[[], None] | None = None,
         health_changed: Callable[[Health], None] | None = None,
         store: Store | None = None,
@@ -92,7 +92,7 @@ class Serving:
         if error is not None:
             _log.error("the module refuses the configuration of the process before this", reason=str(error))
 
-    def exchange(self, agent: Agent) -> Agent:
+    def exchange(self, agent: Answering) -> Answering:
         """Have another agent answer from the next event on; gives the old one, which may have some left."""
         agent.set_debug(logs.is_debug())
         old, self.agent = self.agent, agent

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm._instances import ended_stores, live_stores, made_stores
-from sentinel_wasm._metrics import BOUNDS_NS
+from sentinel_wasm._metrics import BOUNDS_NS, Counts
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
-from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples, histogram, series
-from sentinel_wasm.server import events, usage
+from sentinel_wasm.server import events, modules, usage
 from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.reload import Reloads
 from sentinel_wasm.server.serving import Serving
-from sentinel_wasm.server.trial import Loaded
+from sentinel_wasm.server.trial import Loaded, loaded
 
 _PROTOCOLS = ("none", "v1", "v2")
-_SHOWN = 500  # characters
 
 
 class Status:
@@ -48,7 +44,7 @@ class Status:
         about = self.about()
         return {
             **facts(),
-            "modules": [about["module"]],
+            "modules": about["modules"],
             "errors": about["errors"],
             "workers": [],
             "metrics": self._alone(),
@@ -58,8 +54,11 @@ class Status:
         return events.page(await events.read_all(self.entries(since)), since)
 
     async def loaded(self) -> Loaded:
-        agent = self._serving.agent
-        return Loaded(replace(agent.settings, module_config=agent.links[0].pool.config), agent.module.sha256)
+        return loaded(self._serving.agent.settings, self.about()["modules"], self.configs())
+
+    def configs(self) -> dict[str, str | None]:
+        """What instances are configured with, as JSON, by the names of the modules."""
+        return {link.name: link.pool.config for link in self._serving.agent.links}
 
     def entries(self, since: int) -> bytes:
         """The last events as they are kept, those behind this number."""
@@ -67,21 +66,29 @@ class Status:
         return b"" if recent is None else recent.since(since)
 
     def about(self) -> dict[str, Any]:
-        """The module, and the last error of each kind."""
+        """The modules, and the last error of each kind."""
         agent = self._serving.agent
+        errors = [
+            (when, kind, f"{name}: {reason}" if name else reason, correlation_id)
+            for name, counts in self._counts()
+            for kind, (reason, correlation_id, when) in counts.last_errors.items()
+        ]
         return {
-            "module": {
-                "file": _text(Path(agent.module.name).name),
-                "path": _text(agent.module.name),
-                "sha256": agent.module.sha256,
-                "from_cache": agent.module.from_cache,
-                "hooks": agent.module.hook_names,
-            },
+            "modules": [modules.about(link) for link in agent.links],
             "errors": {
-                kind: {"reason": _text(reason), "correlation_id": _text(correlation_id), "time": when}
-                for kind, (reason, correlation_id, when) in agent.counts.last_errors.items()
+                kind: {
+                    "reason": modules.text(reason),
+                    "correlation_id": modules.text(correlation_id),
+                    "time": when,
+                }
+                for when, kind, reason, correlation_id in sorted(errors)
             },
         }
+
+    def _counts(self) -> list[tuple[str, Counts]]:
+        """Of the agent, and of each module of a chain by its name."""
+        agent = self._serving.agent
+        return [("", agent.counts), *((link.name, link.counts) for link in agent.links if link.name)]
 
     def samples(self) -> Samples:
         """What adds up over the processes of an agent."""
@@ -89,20 +96,24 @@ class Status:
         return {**self._counted(), **reloads, **self._at_present(), **usage.samples()}
 
     def _counted(self) -> Samples:
-        counts = self._serving.agent.counts
+        agent = self._serving.agent
+        counts = agent.counts
         samples: Samples = {}
         for hook, decisions in zip(abi.EVENT_HOOKS, counts.decisions_by_hook, strict=True):
             samples[series("events_total", hook=hook)] = sum(decisions)
             for verdict, count in zip(VERDICTS, decisions, strict=True):
                 samples[series("decisions_total", hook=hook, decision=verdict)] = count
-        for kind, count in counts.errors.items():
-            samples[series("errors_total", kind=kind)] = count
-        for name, times in (
-            ("event_duration_seconds", counts.event_times),
-            ("guest_call_duration_seconds", counts.call_times),
-            ("queue_wait_seconds", counts.wait_times),
-        ):
-            samples |= histogram(name, BOUNDS_NS, *times)
+        samples |= histogram("event_duration_seconds", BOUNDS_NS, counts.event_times)
+        for name, own in self._counts():
+            for kind, count in own.errors.items():
+                samples[series("errors_total", kind=kind, **modules.label(name))] = count
+        for link in agent.links:
+            samples |= modules.counted(link)
+        for shadow in agent.shadows:
+            for result, count in shadow.results.items():
+                samples[series("shadow_events_total", result=result, **modules.label(shadow.link.name))] = (
+                    count
+                )
         samples[series("instances_created_total")] = made_stores()
         samples[series("instances_discarded_total")] = ended_stores()
         samples[series("connections_accepted_total")] = counts.connections
@@ -116,29 +127,12 @@ class Status:
     def _at_present(self) -> Samples:
         agent = self._serving.agent
         protocols = [connection.frames.protocol for connection in self._serving.connections]
-        module_info = series(
-            "module_info",
-            file=Path(agent.module.name).name,
-            sha256=agent.module.digest,
-            from_cache="true" if agent.module.from_cache else "false",
-        )
         return {
-            series("events_pending"): agent.pending,
-            series("events_pending_limit"): agent.settings.queue_limit,
             series("instances"): live_stores(),
-            series("guest_memory_bytes"): sum(link.pool.memory_bytes for link in agent.links),
-            series("guest_memory_limit_bytes"): live_stores() * agent.settings.memory_limit * MIB,
-            series("module_degraded"): int(agent.health != "healthy"),
-            series("module_unhealthy"): int(agent.health == "unhealthy"),
             **{
                 series("connections_open", protocol=name): protocols.count(number)
                 for number, name in enumerate(_PROTOCOLS)
             },
-            module_info: 1,
+            **{name: value for link in agent.links for name, value in modules.at_present(link).items()},
             self._build: 1,
         }
-
-
-def _text(value: str) -> str:
-    """What comes from a file's name, a module or a proxy need not be text."""
-    return value.encode(errors="replace").decode()[:_SHOWN]

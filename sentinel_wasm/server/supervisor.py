@@ -7,11 +7,9 @@ with an engine hangs when it compiles.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import signal
 import socket
 from collections.abc import Iterable
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -19,17 +17,15 @@ import structlog
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
-from sentinel_wasm.guest import sections
-from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import admin, channel, events, handover, systemd, upgrade, usage
 from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.process import Process
-from sentinel_wasm.server.reload import Reloader, Reloads
+from sentinel_wasm.server.reload import Reloader, Reloads, read_modules
 from sentinel_wasm.server.sockets import Sockets, open_sockets
-from sentinel_wasm.server.trial import Loaded
+from sentinel_wasm.server.trial import Loaded, loaded
 from sentinel_wasm.server.watch import Files
 from sentinel_wasm.settings import Settings, Source, Wanted
 
@@ -56,10 +52,10 @@ def run(wanted: Wanted, source: Source) -> None:
 
 async def _supervise(wanted: Wanted, source: Source) -> None:
     settings = wanted.settings
-    files = Files(source.file, settings.module)
-    wasm = sections.read(settings.module, settings.max_module_size * MIB)
-    supervisor = Supervisor(wanted, wasm)
-    reloader = Reloader(wanted, source, files, hashlib.sha256(wasm).hexdigest(), supervisor.reload)
+    files = Files(source.file, *(each.module for each in settings.each))
+    modules = read_modules(settings)
+    supervisor = Supervisor(wanted, modules)
+    reloader = Reloader(wanted, source, files, modules, supervisor.reload)
     supervisor.reloads = reloader.reloads
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
@@ -80,9 +76,8 @@ async def _listen(settings: Settings, supervisor: Supervisor) -> None:
         _log.info(
             "listening",
             socket=str(settings.socket),
-            file=str(settings.module),
+            **_files(settings),
             workers=settings.workers,
-            pool_size=settings.pool_size,
             version=__version__,
         )
         next_process = upgrade.Upgrade(settings, sockets, accepting, supervisor.stop)
@@ -95,6 +90,13 @@ async def _listen(settings: Settings, supervisor: Supervisor) -> None:
             systemd.stopping("answering what has come")
         _log.info("stopping")
         accepting.accept_no_more()
+
+
+def _files(settings: Settings) -> dict[str, Any]:
+    """For a line of the log."""
+    if settings.chain:
+        return {"modules": [linked.name for linked in settings.chain]}
+    return {"file": str(settings.module), "pool_size": settings.pool_size}
 
 
 class Accepting:
@@ -122,11 +124,11 @@ class Accepting:
 class Supervisor:
     """The workers, and the connections that none of them has. Made on the event loop that runs it."""
 
-    def __init__(self, wanted: Wanted, wasm: bytes) -> None:
+    def __init__(self, wanted: Wanted, modules: list[bytes]) -> None:
         self.stopped = asyncio.Event()
         self.reloads = Reloads()
         self._settings = wanted.settings
-        self._wanted, self._wasm = wanted, wasm  # what workers start with
+        self._wanted, self._modules = wanted, modules  # what workers start with
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Process] = {}
         self._held: list[Carried] = []
@@ -171,10 +173,10 @@ class Supervisor:
             _log.error("worker does not end: killed", worker=worker.number, pid=worker.pid)
             worker.kill()
 
-    async def reload(self, wanted: Wanted, checked: Checked) -> None:
+    async def reload(self, wanted: Wanted, checked: list[Checked]) -> None:
         """All workers at once, and those that start later. Raises UserError where one keeps what it has."""
-        old = self._wanted, self._wasm
-        self._wanted, self._wasm = wanted, checked.wasm
+        old = self._wanted, self._modules
+        self._wanted, self._modules = wanted, [one.wasm for one in checked]
         workers = list(self._workers.values())
         reasons = await asyncio.gather(*(worker.reload(wanted, checked, _RELOAD_S) for worker in workers))
         failed = [
@@ -183,7 +185,7 @@ class Supervisor:
             if reason
         ]
         if failed and len(failed) == len(workers):
-            self._wanted, self._wasm = old
+            self._wanted, self._modules = old
         if failed:
             raise UserError(
                 f"{len(failed)} of {len(workers)} workers keep what they have: " + "; ".join(failed)
@@ -203,11 +205,11 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         samples, _ = await asyncio.gather(self._samples(), self._look())
-        modules = [worker.about["module"] for worker in self._seen]
+        modules = [module for worker in self._seen for module in worker.about["modules"]]
         errors = [error for worker in self._seen for error in worker.about["errors"].items()]
         return {
             **facts(),
-            "modules": list({module["sha256"]: module for module in modules}.values()),
+            "modules": list({(module["name"], module["sha256"]): module for module in modules}.values()),
             # Of each kind the last one.
             "errors": dict(sorted(errors, key=lambda error: float(error[1]["time"]))),
             "workers": [
@@ -230,8 +232,7 @@ class Supervisor:
     async def loaded(self) -> Loaded | None:
         await self._look()
         for about in (worker.about for worker in self._seen):
-            settings = replace(self._settings, module_config=about["config"])
-            return Loaded(settings, about["module"]["sha256"])
+            return loaded(self._wanted.settings, about["modules"], about["configs"])
         return None
 
     async def _look(self) -> None:
@@ -312,7 +313,7 @@ class Supervisor:
         if self._is_ending:
             return
         try:
-            worker = Process(channel.Start(number, self._wanted, self._wasm, logs.is_debug()))
+            worker = Process(channel.Start(number, self._wanted, self._modules, logs.is_debug()))
         except OSError as error:
             self._replace(number, f"no process can be made: {error.strerror}")
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,10 +19,10 @@ _TRY = "sentinel_wasm.server.trial_process:tried"
 
 
 class Loaded(NamedTuple):
-    """What runs: `settings` with the configuration that the module has now, and the digest of its file."""
+    """What runs: `settings` with the configurations that modules have now, and the digests of their files."""
 
     settings: Settings
-    sha256: str
+    sha256: list[str]
 
 
 class Wanted(NamedTuple):
@@ -41,6 +43,21 @@ class WantedError(ValueError):
 
 class BusyError(Exception):
     """Another request is being tried."""
+
+
+def loaded(
+    settings: Settings, modules: Iterable[Mapping[str, Any]], configs: Mapping[str, str | None]
+) -> Loaded:
+    """Of modules as `Status.about` has them. Shadows are not tried."""
+    digests = {module["name"]: module["sha256"] for module in modules}
+    if not settings.chain:
+        return Loaded(replace(settings, module_config=configs[""]), [digests[""]])
+    chain = tuple(
+        linked._replace(settings=replace(linked.settings, module_config=configs[linked.name]))
+        for linked in settings.chain
+        if not linked.shadow
+    )
+    return Loaded(replace(settings, chain=chain), [digests[linked.name] for linked in chain])
 
 
 class Trials:

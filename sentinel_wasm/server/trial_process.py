@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import structlog
 
 from sentinel_wasm import base64
-from sentinel_wasm.agent import Agent
+from sentinel_wasm.answering import Answering
+from sentinel_wasm.chain import agent_for
 from sentinel_wasm.credentials import masked
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.guest import abi
@@ -21,6 +21,7 @@ from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.trial import Loaded, Wanted
+from sentinel_wasm.settings import Settings
 
 _ID = "trial"
 _SHOWN = 16_384  # characters of an answer
@@ -32,24 +33,30 @@ def tried(order: tuple[Loaded, Wanted]) -> dict[str, Any]:
     """What came of it, in the shape that docs/page.md has. Raises UserError."""
     loaded, wanted = order
     lines = _collect_output()
-    settings = replace(loaded.settings, pool_size=1, dispatch="inline", admin=None, verbose=False)
+    settings = loaded.settings.for_all(pool_size=1, dispatch="inline", admin=None, verbose=False)
+    modules = [_module(*each) for each in zip(settings.each, loaded.sha256, strict=True)]
+    agent = agent_for(settings, modules)
+    try:
+        started = _taken(lines)
+        return {"started": started, "steps": list(_steps(agent, wanted, lines))}
+    finally:
+        agent.close()
+
+
+def _module(settings: Settings, sha256: str) -> Module:
+    """Raises UserError where it has another digest."""
     module = Module.load(
         make_engine(2, settings.memory_limit * MIB),
         settings.module,
         settings.max_module_size * MIB,
         Cache(settings.cache_dir),
     )
-    if module.sha256 != loaded.sha256:
+    if module.sha256 != sha256:
         raise UserError(
-            f"{settings.module} has changed since the agent loaded it: there it is {loaded.sha256[:12]}, now"
+            f"{settings.module} has changed since the agent loaded it: there it is {sha256[:12]}, now"
             f" {module.sha256[:12]}"
         )
-    agent = Agent(settings, module)
-    try:
-        started = _taken(lines)
-        return {"started": started, "steps": list(_steps(agent, wanted, lines))}
-    finally:
-        agent.close()
+    return module
 
 
 def _collect_output() -> list[str]:
@@ -71,33 +78,38 @@ def _taken(lines: list[str]) -> list[str]:
     return taken
 
 
-def _steps(agent: Agent, wanted: Wanted, lines: list[str]) -> Iterator[Step]:
+def _steps(agent: Answering, wanted: Wanted, lines: list[str]) -> Iterator[Step]:
     """The events of the request, until one is not allowed or the module fails."""
     for frame_type, hook, payload in _events(wanted):
-        _, before_ns = agent.counts.call_times
-        failed = sum(agent.counts.errors.values())
+        before_ns, failed = _spent(agent)
         arrived_ns = time.monotonic_ns()
         answer = agent.answer_v2(frame_type, orjson.dumps(payload), arrived_ns, _later)
         took_ns = time.monotonic_ns() - arrived_ns
         assert answer is not None  # without worker threads each event is answered at once
         said = orjson.loads(answer)
-        has_failed = sum(agent.counts.errors.values()) > failed
+        after_ns, has_failed = _spent(agent)[0], _spent(agent)[1] > failed
         decision, status = _verdict(said["decision"])
         yield {
             "hook": abi.HOOKS[hook],
-            "is_asked": agent.module.hooks[hook],
+            "is_asked": any(module.hooks[hook] for module in agent.modules),
             "decision": decision,
             "status": status,
             "tags": said["audit"]["tags"],
             "reasons": said["audit"]["reason_codes"],
             "has_failed": has_failed,
             "took_us": took_ns / 1000,
-            "guest_us": (agent.counts.call_times[1] - before_ns) / 1000,
+            "guest_us": (after_ns - before_ns) / 1000,
             "log": _taken(lines),
             "answer": _shown(said),
         }
         if decision != "allow" or has_failed:
             return
+
+
+def _spent(agent: Answering) -> tuple[int, int]:
+    """In the guests so far (ns), and errors."""
+    counts = {agent.counts, *(link.counts for link in agent.links)}
+    return sum(one.call_times[1] for one in counts), sum(sum(one.errors.values()) for one in counts)
 
 
 def _verdict(decision: str | dict[str, dict[str, Any]]) -> tuple[str, int | None]:
