@@ -33,6 +33,7 @@ pytestmark = pytest.mark.parallel
 
 BASE = Settings(module=Path("m.wasm"), timeout_ms=10_000, pool_size=1)
 REQUEST, REQUEST_BODY, RESPONSE, RESPONSE_BODY, COMPLETE = 0x10, 0x11, 0x12, 0x13, 0x14
+FRAME, GUARDRAIL = 0x15, 0x16
 ALLOWS = '{"decision":"allow"}'
 BLOCKS = '{"decision":"block","status":451,"tags":["blocked"]}'
 LOG = '(import "sentinel" "log" (func $log (param i32 i32 i32)))'
@@ -119,6 +120,23 @@ def response(identity: str = "id-1") -> dict[str, Any]:
     return {"correlation_id": identity, "status": 200, "headers": {"server": ["x"]}}
 
 
+def frame(identity: str = "id-1") -> dict[str, Any]:
+    return {
+        "correlation_id": identity,
+        "opcode": "text",
+        "data": base64.encode(b"hi"),
+        "client_to_server": True,
+        "frame_index": 0,
+        "fin": True,
+        "route_id": None,
+        "client_ip": "127.0.0.1",
+    }
+
+
+def content() -> dict[str, Any]:
+    return {"correlation_id": "id-1", "inspection_type": "prompt_injection", "content": "hi"}
+
+
 def seen(log: list[Any]) -> list[dict[str, Any]]:
     """What printing modules have logged."""
     return [orjson.loads(line["text"]) for line in log if line["event"] == "guest output"]
@@ -147,13 +165,13 @@ def test_the_first_that_does_not_allow_answers_and_ends_it(start: Any) -> None:
     assert answer["needs_more"] is True
     assert seen(log) == []
     assert asked.decisions() == [1, 1, 0]
-    assert asked.chain.counts.decisions_by_hook[0] == [0, 1, 0, 0]
+    assert asked.chain.counts.decisions_by_hook[0] == [0, 1, 0, 0, 0, 0]
 
 
 def test_an_answer_to_nobody_s_hook_is_allow(start: Any) -> None:
     asked = start(module(on_request_headers=BLOCKS), module(on_request_headers=BLOCKS))
     assert asked.ask(RESPONSE, response())["decision"] == "allow"
-    assert asked.ask(0x15, {"correlation_id": "w"})["websocket_decision"] == "allow"
+    assert asked.ask(FRAME, frame("w"))["websocket_decision"] == "allow"
 
 
 def test_v1_is_answered_as_v2_is(start: Any) -> None:
@@ -537,3 +555,61 @@ def test_a_shadow_has_its_own_match(start: Any) -> None:
 
 def test_the_hooks_that_a_match_may_name_are_those_of_events() -> None:
     assert get_args(EventHook) == tuple(hook for hook in abi.HOOKS if hook != "on_configure")
+
+
+# --- frames and guardrails
+
+
+def test_the_first_that_does_not_allow_a_frame_answers(start: Any) -> None:
+    drops, closes = '{"decision":"drop","tags":["d"]}', '{"decision":"close","code":1008}'
+    asked = start(
+        module(on_websocket_frame=tagging("one")),
+        module(on_websocket_frame=drops),
+        module(on_websocket_frame=closes),
+    )
+    answer = asked.ask(FRAME, frame())
+    assert (answer["decision"], answer["websocket_decision"]) == ("allow", "drop")
+    assert answer["audit"]["tags"] == ["one", "d"]
+    assert asked.decisions() == [1, 1, 0]
+
+
+def test_a_module_that_fails_on_a_frame_closes_by_its_own_fail_mode(start: Any) -> None:
+    fails, closes = '{"decision":"perhaps"}', '{"decision":"close","code":1008}'
+    opens = Part(module(on_websocket_frame=fails), options={"fail_open": True})
+    asked = start(opens, module(on_websocket_frame=closes))
+    assert asked.ask(FRAME, frame())["websocket_decision"] == {"close": {"code": 1008, "reason": ""}}
+    asked = start(module(on_websocket_frame=fails), module(on_websocket_frame=closes))
+    answer = asked.ask(FRAME, frame())
+    assert answer["websocket_decision"] == {"close": {"code": 1011, "reason": "Wasm Error"}}
+
+
+def found(category: str, **fields: Any) -> str:
+    detections = [{"category": category, "description": category}]
+    return orjson.dumps({"detected": False, "detections": detections, **fields}).decode()
+
+
+def test_what_guardrails_find_adds_up(start: Any) -> None:
+    asked = start(
+        module(on_guardrail=found("one", confidence=0.9, redacted_content="1")),
+        module(on_guardrail=found("two", confidence=0.5)),
+        module(on_request_headers=ALLOWS),
+    )
+    findings = orjson.loads(asked.ask(GUARDRAIL, content())["routing_metadata"]["guardrail_response"])
+    assert [each["category"] for each in findings["detections"]] == ["one", "two"]
+    assert (findings["detected"], findings["confidence"]) == (False, 0.9)
+    assert findings["redacted_content"] == "1"
+    assert asked.decisions() == [1, 1, 0]
+
+
+def test_a_guardrail_that_detects_ends_the_chain(start: Any) -> None:
+    asked = start(
+        module(on_guardrail=found("one", confidence=0.9)),
+        module(on_guardrail=found("two", detected=True, confidence=0.6)),
+        module(on_guardrail=found("three")),
+    )
+    answer = asked.ask(GUARDRAIL, content())
+    findings = orjson.loads(answer["routing_metadata"]["guardrail_response"])
+    assert "block" in answer["decision"]
+    assert [each["category"] for each in findings["detections"]] == ["one", "two"]
+    assert (findings["detected"], findings["confidence"]) == (True, 0.6)
+    assert asked.decisions() == [1, 1, 0]

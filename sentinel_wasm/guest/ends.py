@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sentinel_wasm.guest import abi, inputs
 
-_NEVER = -1
+_NEVER = len(abi.HOOKS)
 
 # A refusal here is the end of all.
 _REFUSING = (abi.ON_REQUEST_HEADERS, abi.ON_REQUEST_BODY, abi.ON_WEBSOCKET_FRAME)
@@ -28,6 +28,6 @@ class Ends:
         """After an answer at this hook; `event` is what the module read, of headers."""
         if refuses and hook in _REFUSING:
             return not self._waits_for_completion
-        if hook != self.last_hook or not is_last:
+        if hook < self.last_hook or hook == abi.ON_GUARDRAIL or not is_last:
             return False
-        return not (self._has_frames and inputs.opens_websocket(event))
+        return not (self._has_frames and (hook == abi.ON_WEBSOCKET_FRAME or inputs.opens_websocket(event)))
