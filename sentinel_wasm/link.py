@@ -163,7 +163,7 @@ class Link:
     def look_for_end(
         self, hook: int, correlation_id: str, *, refuses: bool, is_last: bool = True, event: bytes = b""
     ) -> bool:
-        """Whether the request is over for the module; then the pool is told. The rest as for `Ends.is_over`."""
+        """Whether the request is over for the module; then the pool is told. See `Ends.is_over`."""
         is_over = self.ends.is_over(hook, refuses=refuses, is_last=is_last, event=event)
         if is_over:
             self.pool.forget(correlation_id)
