@@ -263,6 +263,10 @@ class Agent:
             correlation_id = correlation_id or events.salvaged_id(frame)
             return correlation_id, self._answer_broken(error, 2, correlation_id)
 
+    def answer_unreadable(self, error: EventError, correlation_id: str) -> bytes:
+        """The answer to a v2 event that is no JSON to begin with."""
+        return answers.with_correlation_id(self._answer_broken(error, 2, correlation_id), correlation_id)
+
     def _answer(
         self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:

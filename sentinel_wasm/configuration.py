@@ -71,13 +71,18 @@ class Configuration:
             expected = expected_of(option)
             raise self._wrong(keys, value, f"{expected} or a table" if keys == ("module",) else expected)
         if option.kind is Path:
-            value = self.path.absolute().parent / value
+            value = self._path(value)
+        elif option.kind is tuple:
+            value = tuple(map(self._path, value))
         elif option.kind is Address:
             value = parse_address(value)
         elif option.kind is float:
             value = float(value)
         self.values[option.field] = value
         self.origins[option.field] = self.place(*keys)
+
+    def _path(self, value: str) -> Path:
+        return self.path.absolute().parent / value
 
     def _check_free(self, keys: toml.Keys, value: Any) -> None:
         """What the guest gets must be JSON, and such that the agent can write it."""
@@ -143,7 +148,9 @@ def is_good(option: Option, value: Any) -> bool:
     if option.choices:
         return value in option.choices
     if option.kind is Path:
-        return type(value) is str and value != "" and "\0" not in value
+        return _is_path(value)
+    if option.kind is tuple:
+        return type(value) is list and all(map(_is_path, value))
     if option.kind is Address:
         return type(value) is str and _is_address(value)
     if option.kind is int:
@@ -153,6 +160,10 @@ def is_good(option: Option, value: Any) -> bool:
     if option.form is not None:
         return type(value) is str and re.fullmatch(option.form.pattern, value) is not None
     return type(value) is bool
+
+
+def _is_path(value: Any) -> bool:
+    return type(value) is str and value != "" and "\0" not in value
 
 
 def _is_address(text: str) -> bool:
@@ -169,6 +180,8 @@ def expected_of(option: Option) -> str:
         return f"{', '.join(option.choices[:-1])} or {option.choices[-1]}"
     if option.kind is Path:
         return "a path in quotes"
+    if option.kind is tuple:
+        return "an array of paths in quotes"
     if option.kind is Address:
         return "host:port, [address]:port or :port in quotes"
     if option.kind is int:

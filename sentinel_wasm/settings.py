@@ -92,6 +92,18 @@ class Settings:
         default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
         fixed=True,
     )
+    connect: tuple[Path, ...] = _option(
+        "WASM_CONNECT",
+        "Unix socket of a proxy that listens for agents: register there. Again for one more connection.",
+        default=(),
+        fixed=True,
+    )
+    connect_token_file: Path | None = _option(
+        "WASM_CONNECT_TOKEN_FILE",
+        "File with the token that proxies of --connect ask for, read at each registration.",
+        default=None,
+        fixed=True,
+    )
     module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run; required.")
     pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
     workers: int = _option(
@@ -250,8 +262,8 @@ class Source(Protocol):
 class Option(NamedTuple):
     """One option as the command line, the configuration file and its schema have it.
 
-    `kind` is bool, int, float, Path, Address, or str, of `choices` or of a `form`. An int is from 1 to
-    `most`, a float from 0 to 1.
+    `kind` is bool, int, float, Path, Address, tuple (of paths), or str, of `choices` or of a `form`. An int
+    is from 1 to `most`, a float from 0 to 1.
     `fixed`: a reload does not change it.
     """
 
@@ -291,4 +303,6 @@ def _kind(hint: Any) -> type:
         return Path
     if hint == Address | None:
         return Address
+    if hint == tuple[Path, ...]:
+        return tuple
     return str if get_args(hint) else hint

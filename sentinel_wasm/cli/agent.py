@@ -78,6 +78,7 @@ def _option(option: Option) -> click.Option:
         int: click.IntRange(min=1, max=option.most),
         float: share,
         Path: _Path(path_type=Path),
+        tuple: _Path(path_type=Path),
         Address: address,
     }
     return click.Option(
@@ -88,6 +89,7 @@ def _option(option: Option) -> click.Option:
         if option.form
         else choice[option.kind],
         is_flag=is_flag,
+        multiple=option.kind is tuple,
         default=option.default,
         envvar=option.variable,
         show_envvar=True,

@@ -9,6 +9,7 @@ from typing import Any
 from sentinel_wasm.settings import Address, Option, options
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_PATH = {"type": "string", "pattern": r"^[^\u0000]+$"}
 
 
 def schema() -> dict[str, Any]:
@@ -47,8 +48,10 @@ def _property(option: Option) -> dict[str, Any]:
         made |= {"type": "string", "pattern": f"^{option.form.pattern}$"}
     elif option.kind is Address:
         made |= {"type": "string", "pattern": r"^(\[[^\[\]\s]+\]|[^\[\]:\s]*):[0-9]{1,5}$"}
+    elif option.kind is tuple:
+        made |= {"type": "array", "items": _PATH}
     else:
-        made |= {"type": "string", "pattern": r"^[^\u0000]+$"}
+        made |= _PATH
     if option.default is not None:
         made["default"] = str(option.default) if isinstance(option.default, Path) else option.default
     return made
