@@ -92,18 +92,6 @@ class Settings:
         default=Path("/tmp/sentinel-wasm.sock"),  # noqa: S108
         fixed=True,
     )
-    connect: tuple[Path, ...] = _option(
-        "WASM_CONNECT",
-        "Unix socket of a proxy that listens for agents: register there. Again for one more connection.",
-        default=(),
-        fixed=True,
-    )
-    connect_token_file: Path | None = _option(
-        "WASM_CONNECT_TOKEN_FILE",
-        "File with the token that proxies of --connect ask for, read at each registration.",
-        default=None,
-        fixed=True,
-    )
     module: Path = _option("WASM_MODULE", "The WebAssembly module (.wasm) to run; required.")
     pool_size: int = _option("WASM_POOL_SIZE", "Instances of the module.", default=4, most=256)
     workers: int = _option(
@@ -210,6 +198,18 @@ class Settings:
         "WASM_SOCKET_GROUP",
         "Group of the socket's file, by name or number: one that this process is a member of.",
         form=_GROUP,
+        default=None,
+        fixed=True,
+    )
+    connect: tuple[Path, ...] = _option(
+        "WASM_CONNECT",
+        "Unix socket of a proxy that listens for agents: register there. Again for one more connection.",
+        default=(),
+        fixed=True,
+    )
+    connect_token_file: Path | None = _option(
+        "WASM_CONNECT_TOKEN_FILE",
+        "File with the token that proxies of --connect ask for, read at each registration.",
         default=None,
         fixed=True,
     )

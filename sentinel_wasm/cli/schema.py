@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from sentinel_wasm.cli.shown import as_json
 from sentinel_wasm.settings import Address, Option, options
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -53,7 +53,7 @@ def _property(option: Option) -> dict[str, Any]:
     else:
         made |= _PATH
     if option.default is not None:
-        made["default"] = str(option.default) if isinstance(option.default, Path) else option.default
+        made["default"] = as_json(option.default)
     return made
 
 

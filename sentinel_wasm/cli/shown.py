@@ -32,12 +32,13 @@ def _config_lines(file: Configuration, config: dict[str, Any]) -> Iterator[str]:
 def _line(key: str, value: Any, origin: str) -> str:
     if value is None:
         return f"# {key} is not set"
-    return f"{key} = {toml.written(_as_json(value))}  # {toml.escaped(origin)}"
+    return f"{key} = {toml.written(as_json(value))}  # {toml.escaped(origin)}"
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """An option's value as it stands in a file."""
     if isinstance(value, Path):
         return str(value.absolute())
     if isinstance(value, Address):
         return str(value)
-    return [*map(_as_json, value)] if isinstance(value, tuple) else value
+    return [*map(as_json, value)] if isinstance(value, tuple) else value

@@ -29,12 +29,13 @@ _log = structlog.stdlib.get_logger("reverse")
 
 _ANSWER_S = 5.0  # of the proxy
 _PAUSE_S, _PAUSE_MOST_S = 0.1, 30.0
-LONG_S = 20.0  # what is lost sooner may be one that the proxy does not want
+_AT_ONCE_S = 1.0  # what is lost sooner was not wanted
+LONG_S = 20.0  # what was open for so long ended for another reason than its attempt
 _ANSWER_BYTES = 65_536
 _TOKEN_BYTES = 4096
 _READ_BYTES = 4096
 _RESULTS = ("ok", "refused", "failed")
-_TOO_SOON = "the proxy takes it and closes it: it may have enough connections of this agent"
+_AT_ONCE = "the proxy takes it and closes it: it may have enough connections of this agent"
 
 
 class Reverse:
@@ -102,11 +103,12 @@ class Reverse:
 
     async def _connect(self, proxy: _Proxy) -> None:
         """Raises OSError, TimeoutError, ProtocolError or UserError."""
+        token = self._token()
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
             sock.connect(proxy.path)  # no Unix socket makes one wait
-            registered, unread = await asyncio.wait_for(_register(sock, self._token()), _ANSWER_S)
+            registered, unread = await asyncio.wait_for(_register(sock, token), _ANSWER_S)
         except BaseException:
             sock.close()
             raise
@@ -136,30 +138,36 @@ class _Proxy:
 
     def failed(self, result: str, reason: str) -> None:
         self.results[result] += 1
-        self._back_off(reason)
+        self._back_off()
+        self._say(reason)
 
     def registered(self, registered: handshake.Registered) -> None:
         self.results["ok"] += 1
-        if self._trouble != _TOO_SOON:
+        if self._trouble != _AT_ONCE:
             self._trouble = ""
             _log.info("registered with a proxy", socket=self.path, **registered._asdict())
 
     def lost(self, lived_s: float) -> None:
         self.lost_so_far += 1
         if lived_s < LONG_S:
-            self._back_off(_TOO_SOON)
+            self._back_off()
         else:
             self._bound_s = _PAUSE_S
+        if lived_s < _AT_ONCE_S:
+            self._say(_AT_ONCE)
+        else:
             self._trouble = ""
-            _log.warning("a proxy has closed a connection of --connect", socket=self.path)
+            _log.warning("a connection of --connect is lost", socket=self.path)
         self.changed.set()
 
-    def _back_off(self, reason: str) -> None:
-        """The same reason is logged once."""
+    def _back_off(self) -> None:
         self._bound_s = min(max(2 * self._bound_s, _PAUSE_S), _PAUSE_MOST_S)
-        if reason != self._trouble:
-            self._trouble = reason
-            _log.error("no connection of --connect, trying again", socket=self.path, reason=reason)
+
+    def _say(self, trouble: str) -> None:
+        """Once, until it is over or another."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.error("no connection of --connect, trying again", socket=self.path, reason=trouble)
 
 
 async def _register(sock: socket.socket, token: str | None) -> tuple[handshake.Registered, bytes]:
