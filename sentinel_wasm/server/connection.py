@@ -54,7 +54,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         store: Store | None = None,
     ) -> None:
         """`proxy_timeout_ms`: when a v1 proxy gives an event up; `lost` is called when it is lost; `store`
-        keeps it beyond this process, where the proxy has opened it.
+        keeps it beyond this process.
         """
         super().__init__(agent.quick, clock, proxy_timeout_ms * 1_000_000)
         self._agent = agent
@@ -113,10 +113,9 @@ class Connection(Stream, asyncio.BufferedProtocol):
         return time.monotonic() - self._made_s
 
     def _keep(self) -> None:
-        # A connection that this agent has opened it can open again.
-        if self._store is not None and not self.proxy:
+        if self._store is not None:
             agreed = self._encoding if self.shaken else None
-            self._kept_as = self._store.keep(self.descriptor, self._kept_as, agreed)
+            self._kept_as = self._store.keep(self.descriptor, self._kept_as, agreed, self.proxy)
 
     def exchange(self, agent: Agent) -> None:
         """Another agent answers from the next event on, which counts as the one before did."""

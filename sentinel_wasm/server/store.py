@@ -1,9 +1,10 @@
 """Connections that outlive a crash and a restart: systemd keeps a duplicate of each in its descriptor store.
 
 What the next start must know stands in the names (ASCII, no colon, at most 255): `v2-…` once v2's handshake
-is done, `m2-…` where that has agreed on MessagePack, else `v0-…`, from which a v1 connection goes on too.
-`rest-…` is a file with the bytes of an unfinished frame, which only an orderly stop can leave; `configured`,
-what the proxy's last Configure said.
+is done, `m2-…` where that has agreed on MessagePack, else `v0-…`, from which a v1 connection goes on too. One
+of --connect has the path of the proxy's socket behind that, in hexadecimal. `rest-…` is a file with the bytes
+of an unfinished frame, which only an orderly stop can leave; `configured`, what the proxy's last Configure
+said.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class Store:
         self._most = max(most - 1, 0) // 2
         self._kept: set[str] = set()
 
-    def keep(self, descriptor: int, kept_as: str, agreed: Encoding | None) -> str:
-        """Have a connection kept, whose name so far was `kept_as`, and whose handshake has `agreed` on that.
+    def keep(self, descriptor: int, kept_as: str, agreed: Encoding | None, proxy: str = "") -> str:
+        """Have a connection kept, whose name so far was `kept_as`, and whose handshake has `agreed` on that;
+        `proxy` as `State` has it.
 
         Gives its name now; "": it is not kept.
         """
@@ -53,6 +55,8 @@ class Store:
         if len(self._kept) >= self._most:
             return ""
         name = f"{prefix}{secrets.token_hex(8)}"
+        if proxy:
+            name += f"-{os.fsencode(proxy).hex()}"
         _put(name, descriptor)
         self._kept.add(name)
         return name
@@ -94,7 +98,10 @@ def kept(given: Iterable[systemd.Given]) -> list[Carried]:
     for name, sock in sockets.items():
         agreed = _SHAKEN.get(name[: len(_FRESH)])
         unread = rests.get(name, b"")
-        state = State(2 if agreed else 0, agreed is not None, before_ns, unread, name, agreed or "json")
+        proxy = os.fsdecode(bytes.fromhex("".join(name.split("-")[2:])))
+        state = State(
+            2 if agreed else 0, agreed is not None, before_ns, unread, name, agreed or "json", proxy
+        )
         carried.append(Carried(sock, state, configured))
     return carried
 
