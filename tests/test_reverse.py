@@ -432,6 +432,8 @@ def test_what_a_dead_worker_had_is_opened_again(start_agent: StartAgent, proxy: 
         C_EXAMPLE, *LOCAL, "--workers", "2", "--connect", str(proxy.path), "--connect", str(proxy.path)
     )
     connections = [proxy.registered(), proxy.registered()]
+    for one in connections:
+        assert_answers(one, "first")
     os.kill(pid_of(agent, 1), signal.SIGKILL)
     again = proxy.registered()
     assert_answers(again, "again")
