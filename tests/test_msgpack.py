@@ -43,7 +43,7 @@ class Both:
     """Asks over either encoding, each time over a sound connection."""
 
     def __init__(self, agent: RunningAgent) -> None:
-        self._open = functools.partial(ClientV2, agent.socket)
+        self._open = functools.partial(ClientV2, agent.socket, timeout_s=60)
         self.clients = {encoding: self._open(encoding=encoding) for encoding in ENCODINGS}
 
     def ask(self, encoding: Encoding, kind: EventKind, event: Any) -> dict[str, Any] | None:
