@@ -48,6 +48,7 @@ cdef class Stream:
     cdef public int fd              # of the socket, while there may be sent past the transport; else -1
     cdef bint behind                # the transport has had something to send
     cdef public bint shaken         # v2: the handshake is done
+    cdef public bint packed         # v2: payloads are MessagePack
     cdef public int waiting         # events that workers have
 
     cdef bint answer_quickly(self, const Span* payload, int64_t arrived_ns) except -1

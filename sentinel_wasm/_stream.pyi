@@ -21,6 +21,7 @@ class Stream:
     unsent: Callable[[], int]
     fd: int
     shaken: bool
+    packed: bool
     waiting: int
     def __init__(self, quick: QuickPath, turns: Turns, proxy_timeout_ns: int) -> None: ...
     def set_quick(self, quick: QuickPath) -> None: ...

@@ -139,7 +139,8 @@ cdef class Stream:
     """The half of a connection through which every event goes; a subclass is the other half.
 
     `send`, `unsent` and `fd` must be set before anything is read, `send` to None when the connection is lost,
-    `fd` to -1 when it is closed; `shaken`, once v2's handshake is done. The subclass has
+    `fd` to -1 when it is closed; `shaken`, once v2's handshake is done, and `packed`, where what follows is
+    MessagePack, which is for the subclass. It has
     `on_frame(payload, arrived_ns)`, which gives the frame that answers it, or None: for ever, or (then
     `waiting` counts it) until a worker has asked the module. It may raise ProtocolError, which comes back to
     `on_broken`, as do the stream's own. Over v1 nothing more is read while an event waits.
@@ -224,7 +225,7 @@ cdef class Stream:
                 self.out.used = before
                 raise self.too_late(arrived_ns)
             return True
-        return self.shaken and self.frames.frame_type != 0 \
+        return self.shaken and not self.packed and self.frames.frame_type != 0 \
             and self.quick.answer(self.frames.frame_type, payload, arrived_ns, &self.out)
 
     def is_late(self, int64_t arrived_ns) -> bool:

@@ -187,6 +187,11 @@ class Answering(ABC):
             correlation_id = correlation_id or events.salvaged_id(frame)
             return correlation_id, self._answer_broken(error, 2, correlation_id, kind)
 
+    def answer_unreadable(self, error: EventError, frame_type: int, correlation_id: str) -> bytes:
+        """The answer to a v2 event that is no JSON to begin with."""
+        answer = self._answer_broken(error, 2, correlation_id, events.EVENT_TYPES.get(frame_type))
+        return answers.with_correlation_id(answer, correlation_id)
+
     @abstractmethod
     def _answer(
         self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply

@@ -12,6 +12,7 @@ import orjson
 from sentinel_wasm.errors import ProtocolError
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameReader, FrameType, encode_v1, encode_v2
+from sentinel_wasm.protocol.handshake import Encoding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -65,9 +66,25 @@ def event_v1(kind: EventKind, payload: Any, *, version: int = 1) -> bytes:
     return encode_v1(orjson.dumps(request))
 
 
-def event_v2(kind: EventKind, payload: Any) -> bytes:
-    """The same for v2 with JSON."""
-    return encode_v2(_TYPE_OF_KIND[kind], orjson.dumps(payload))
+def event_v2(kind: EventKind, payload: Any, encoding: Encoding = "json") -> bytes:
+    """The same for v2."""
+    return encode_v2(_TYPE_OF_KIND[kind], _dumps(payload, encoding))
+
+
+def _dumps(payload: Any, encoding: Encoding) -> bytes:
+    if encoding == "json":
+        return orjson.dumps(payload)
+    import msgspec  # as in the agent, only where it is asked for
+
+    return msgspec.msgpack.encode(payload)
+
+
+def _loads(payload: bytes, encoding: Encoding) -> Any:
+    if encoding == "json":
+        return orjson.loads(payload)
+    import msgspec
+
+    return msgspec.msgpack.decode(payload)
 
 
 class Client:
@@ -136,27 +153,28 @@ class ClientV1(Client):
 
 
 class ClientV2(Client):
-    """Speaks v2 with JSON; shakes hands at once."""
+    """Speaks v2; shakes hands at once. `encoding` is what it offers, and what the agent must take."""
 
-    def __init__(self, path: Path, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, path: Path, *, timeout_s: float = 10.0, encoding: Encoding = "json") -> None:
         """Raises ProtocolError where the agent refuses."""
         super().__init__(path, 2, timeout_s=timeout_s)
+        self._encoding = encoding
         shake = {
             "supported_versions": [2],
             "proxy_id": "sentinel-wasm-client",
             "proxy_version": "0",
             "config": None,
-            "supported_encodings": ["json"],
+            "supported_encodings": [encoding],
         }
         try:
             self.send(encode_v2(FrameType.HANDSHAKE_REQUEST, orjson.dumps(shake)))
-            self.handshake = _handshake(self.receive())
+            self.handshake = _handshake(self.receive(), encoding)
         except BaseException:
             self.close()
             raise
 
     def send_event(self, kind: EventKind, payload: Any) -> None:
-        self.send(event_v2(kind, payload))
+        self.send(event_v2(kind, payload, self._encoding))
 
     def receive(self) -> bytes:
         """As `Client.receive`, but for metrics, which come at any time."""
@@ -171,11 +189,11 @@ class ClientV2(Client):
         answer = self.receive()
         while self.frame_type == FrameType.HEALTH_STATUS:
             answer = self.receive()
-        asked: dict[str, Any] = orjson.loads(answer)
+        asked: dict[str, Any] = _loads(answer, self._encoding)
         return asked
 
 
-def _handshake(answer: bytes) -> dict[str, Any]:
+def _handshake(answer: bytes, encoding: Encoding) -> dict[str, Any]:
     """Raises ProtocolError where it is none, or the agent refuses."""
     try:
         said: dict[str, Any] = orjson.loads(answer)
@@ -184,4 +202,6 @@ def _handshake(answer: bytes) -> dict[str, Any]:
         raise ProtocolError(f"what came is no answer to a handshake: {answer!r:.200}") from None
     if not success:
         raise ProtocolError(f"handshake refused: {error}")
+    if said.get("encoding", "json") != encoding:
+        raise ProtocolError(f"the agent speaks {said['encoding']!r:.60}, which was not offered")
     return said

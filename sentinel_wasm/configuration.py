@@ -158,10 +158,15 @@ class Configuration:
             or_else = ", a table or an array of tables" if keys == ("module",) else ""
             raise self._wrong(keys, value, expected_of(option) + or_else)
         if option.kind is Path:
-            return self.path.absolute().parent / value
+            return self._path(value)
+        if option.kind is tuple:
+            return tuple(map(self._path, value))
         if option.kind is Address:
             return parse_address(value)
         return float(value) if option.kind is float else value
+
+    def _path(self, value: str) -> Path:
+        return self.path.absolute().parent / value
 
     def _config(self, keys: toml.Keys, table: Any) -> dict[str, Any]:
         if not isinstance(table, dict):
@@ -233,7 +238,9 @@ def is_good(option: Option, value: Any) -> bool:
     if option.choices:
         return value in option.choices
     if option.kind is Path:
-        return type(value) is str and value != "" and "\0" not in value
+        return _is_path(value)
+    if option.kind is tuple:
+        return type(value) is list and all(map(_is_path, value))
     if option.kind is Address:
         return type(value) is str and _is_address(value)
     if option.kind is int:
@@ -247,6 +254,10 @@ def is_good(option: Option, value: Any) -> bool:
 
 def _is_of(form: Form, value: Any) -> bool:
     return type(value) is str and re.fullmatch(form.pattern, value) is not None
+
+
+def _is_path(value: Any) -> bool:
+    return type(value) is str and value != "" and "\0" not in value
 
 
 def _is_address(text: str) -> bool:
@@ -263,6 +274,8 @@ def expected_of(option: Option) -> str:
         return f"{', '.join(option.choices[:-1])} or {option.choices[-1]}"
     if option.kind is Path:
         return "a path in quotes"
+    if option.kind is tuple:
+        return "an array of paths in quotes"
     if option.kind is Address:
         return "host:port, [address]:port or :port in quotes"
     if option.kind is int:

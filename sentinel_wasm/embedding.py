@@ -30,6 +30,7 @@ from sentinel_wasm.guest.module import Module
 from sentinel_wasm.server import admin, listener
 from sentinel_wasm.server.changes import Changes, make_agent, warn
 from sentinel_wasm.server.reports import send_reports
+from sentinel_wasm.server.reverse import Reverse
 from sentinel_wasm.server.run import Accepting
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import Sockets
@@ -68,14 +69,16 @@ async def serve(
 
     agent = await make_agent(settings, [load])
     warn(Wanted(settings, "header_names" in chosen), agent.modules)
-    serving = Serving(settings, agent)
+    serving = Serving(settings, agent, lost=lambda one: reverse.lost(one.proxy, one.lived_s))
+    reverse = Reverse(settings, serving.adopt, serving.reverse)
     changes = Changes(serving, settings)
-    status = Status(serving)
+    status = Status(serving, reverse=reverse)
     reporting = loop.create_task(send_reports(serving, status, {}))
     try:
         with _sockets(settings) as sockets:
-            accepting = Accepting(serving, status, sockets)
+            accepting = Accepting(serving, status, sockets, reverse)
             await accepting.accept()
+            accepting.connect()
             try:
                 yield
             finally:
@@ -106,6 +109,8 @@ def _converted(option: Option, value: Any) -> Any:
     """From what it is in a configuration file."""
     if option.kind is Path:
         return Path(value)
+    if option.kind is tuple:
+        return tuple(map(Path, value))
     return parse_address(value) if option.kind is Address else value
 
 

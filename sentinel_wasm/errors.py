@@ -12,6 +12,7 @@ SentinelWasmError
 │   └── Overload            it was not asked: more events come than it can take
 └── ProtocolError       the proxy sent something that is not the protocol
     ├── FrameError          the connection cannot go on
+    ├── RefusedError        a proxy of --connect does not take this agent
     ├── LateAnswerError     v1 only: an answer would be taken for the next event's
     └── EventError          only this event cannot be understood
 """
@@ -103,6 +104,10 @@ class ProtocolError(SentinelWasmError):
 
 class FrameError(ProtocolError):
     """Framing is lost or not allowed: the connection closes."""
+
+
+class RefusedError(ProtocolError):
+    """A proxy that this agent has connected to does not take it; the message is the proxy's reason."""
 
 
 class LateAnswerError(ProtocolError):

@@ -233,6 +233,18 @@ class Settings:
         default=None,
         fixed=True,
     )
+    connect: tuple[Path, ...] = _option(
+        "WASM_CONNECT",
+        "Unix socket of a proxy that listens for agents: register there. Again for one more connection.",
+        default=(),
+        fixed=True,
+    )
+    connect_token_file: Path | None = _option(
+        "WASM_CONNECT_TOKEN_FILE",
+        "File with the token that proxies of --connect ask for, read at each registration.",
+        default=None,
+        fixed=True,
+    )
     admin: Address | None = _option(
         "WASM_ADMIN",
         "Address for metrics, health and a page over HTTP: host:port, or :port for 127.0.0.1.",
@@ -319,8 +331,8 @@ class Source(Protocol):
 class Option(NamedTuple):
     """One option as the command line, the configuration file and its schema have it.
 
-    `kind` is bool, int, float, Path, Address, or str, of `choices` or of a `form`. An int is from 1 to
-    `most`, a float from 0 to 1.
+    `kind` is bool, int, float, Path, Address, tuple (of paths), or str, of `choices` or of a `form`. An int
+    is from 1 to `most`, a float from 0 to 1.
     `fixed`: a reload does not change it. `of_module`: each module of a chain may have its own.
     """
 
@@ -361,4 +373,6 @@ def _kind(hint: Any) -> type:
         return Path
     if hint == Address | None:
         return Address
+    if hint == tuple[Path, ...]:
+        return tuple
     return str if get_args(hint) else hint

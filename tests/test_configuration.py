@@ -65,6 +65,8 @@ def test_every_option_may_stand_in_the_file(here: Path) -> None:
         expected = example(option)
         if option.kind is Path:
             expected = here / expected
+        elif option.kind is tuple:
+            expected = tuple(here / path for path in expected)
         elif option.kind is Address:
             expected = parse_address(expected)
         assert file.values[option.field] == expected
@@ -83,6 +85,8 @@ def example(option: Option) -> Any:
         return 0.25
     if option.form:
         return {"socket_mode": "0600", "socket_group": "proxies", "sha256": 64 * "a"}[option.field]
+    if option.kind is tuple:
+        return ["a.path", "/b.path", "a.path"]
     return 2 if option.kind is int else f"{option.name}.path"
 
 
@@ -314,7 +318,8 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
         return st.from_regex(option.form.pattern, fullmatch=True).filter(lambda text: max(text) < "\ud800")
     if option.kind is Address:
         return st.sampled_from([":9090", "localhost:80", "[::1]:65535"]).map(parse_address)
-    return st.from_regex(r"/[a-zé \"'\\#=\x7f]{0,9}[a-z]", fullmatch=True).map(Path)
+    paths = st.from_regex(r"/[a-zé \"'\\#=\x7f]{0,9}[a-z]", fullmatch=True).map(Path)
+    return st.lists(paths, min_size=1, max_size=3).map(tuple) if option.kind is tuple else paths
 
 
 SOURCES = ["flag", "variable", "file"]
@@ -330,8 +335,14 @@ def given_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     return said
 
 
+def as_json(value: Any) -> Any:
+    if isinstance(value, tuple) and not isinstance(value, Address):
+        return [*map(as_json, value)]
+    return str(value) if isinstance(value, Path | Address) else value
+
+
 def in_toml(value: Any) -> str:
-    return toml.written(str(value) if isinstance(value, Path | Address) else value)
+    return toml.written(as_json(value))
 
 
 @settings(max_examples=60, deadline=None)
@@ -351,12 +362,14 @@ def test_flag_before_environment_before_file_before_default(
             expected[option.name] = value, f"{path}:{len(lines)}"
         if option.field in said["variable"]:
             value = said["variable"][option.field]
-            environment[option.variable] = str(value)
+            environment[option.variable] = ":".join(map(str, value)) if option.kind is tuple else str(value)
             expected[option.name] = in_toml(value), f"environment variable {option.variable}"
         if option.field in said["flag"]:
             value = said["flag"][option.field]
             if option.kind is bool:
                 arguments.append(f"--{option.name}" if value else f"--no-{option.name}")
+            elif option.kind is tuple:
+                arguments += [word for path in value for word in (f"--{option.name}", str(path))]
             else:
                 arguments += [f"--{option.name}", str(value)]
             expected[option.name] = in_toml(value), "flag"
@@ -465,10 +478,9 @@ TABLE = st.fixed_dictionaries(
     },
 )
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    option.name: values_of(option).map(
-        lambda value: str(value) if isinstance(value, Path | Address) else value
-    )
+    option.name: values_of(option).map(as_json)
     | ANYTHING
+    | st.lists(ANYTHING, max_size=2)
     | st.just((option.most or 0) + 1)
     for option in options()
 }

@@ -100,6 +100,8 @@ def test_alerts_and_dashboard_name_metrics_that_there_are() -> None:
     # What only explains another.
     assert {of.name for of in FAMILIES if of not in used} <= {
         "sentinel_wasm_decisions_total",
+        "sentinel_wasm_reverse_connections_lost_total",
+        "sentinel_wasm_reverse_registrations_total",
         "sentinel_wasm_reports_sent_total",
         "sentinel_wasm_log_lines_dropped_total",
         "sentinel_wasm_reload_success_timestamp_seconds",

@@ -85,6 +85,18 @@ def test_what_is_asked_and_answered_is_in_the_file(tap: RunningTap, agent: Runni
     assert "6 events, 6 answers, 0 events of other kinds, 0 not understood" in tap.summary
 
 
+def test_messagepack_is_recorded_as_json_is(tap: RunningTap) -> None:
+    with tap.v2() as json, ClientV2(tap.socket, encoding="msgpack") as packed:
+        for client in (json, packed):
+            client.ask(EventKind.REQUEST_HEADERS, request_headers("r", uri="/../etc/passwd", headers=HEADERS))
+        packed.ask(EventKind.REQUEST_BODY_CHUNK, {**body(b""), "data": b"\xff"})
+    assert tap.stop() == 0
+    first, second, third = tap.lines
+    assert {**first, "time": 0, "connection": 0} == {**second, "time": 0, "connection": 0}
+    assert third["event"]["data"] == "/w=="
+    assert "3 events, 3 answers, 0 events of other kinds, 0 not understood" in tap.summary
+
+
 def test_credentials_in_answers_are_masked(
     start_agent: StartAgent, build_wat: BuildWat, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import listener, systemd
 
 from .conftest import EXAMPLES, BuildWat
+from .listening import ListeningProxy
 from .service_manager import ServiceManager
 from .test_workers import has_ended, until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, asked, frame_v1, frame_v2, is_blocked
@@ -124,6 +125,26 @@ def test_connections_outlive_a_crash(tmp_path: Path, build_wat: BuildWat) -> Non
             manager.start(*start)
             for client in (old, new):
                 assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("a")))
+
+
+def test_encodings_and_reverse_connections_outlive_a_crash(tmp_path: Path) -> None:
+    with ListeningProxy(tmp_path / "p") as proxy, ServiceManager(tmp_path, store=64) as manager:
+        start = ("--module", C_EXAMPLE, "--socket", tmp_path / "s", "--connect", proxy.path)
+        manager.start(*start)
+        reverse = proxy.registered()
+        with ClientV2(tmp_path / "s", encoding="msgpack") as packed:
+            for number in (signal.SIGKILL, signal.SIGTERM):
+                for client in (reverse, packed):
+                    assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("a", bad=True)))
+                manager.kill(number)
+                assert sorted(name[:3] for name, _ in manager.stored) == ["m2-", "v2-"]
+                manager.start(*start)
+            for client in (reverse, packed):
+                assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("a", bad=True)))
+            with pytest.raises(TimeoutError):
+                proxy.registering(0.3)
+        reverse.close()
+        proxy.registered().close()
 
 
 def test_connections_outlive_a_restart_in_the_middle_of_their_frames(tmp_path: Path) -> None:

@@ -82,17 +82,18 @@ def _option(option: Option) -> click.Option:
         int: click.IntRange(min=1, max=option.most),
         float: share,
         Path: _Path(path_type=Path),
+        tuple: _Path(path_type=Path),
         Address: address,
     }
     return click.Option(
         names,
-        multiple=option.field == "module",
         type=click.Choice(option.choices)
         if option.choices
         else text(option.form)
         if option.form
         else choice[option.kind],
         is_flag=is_flag,
+        multiple=option.kind is tuple or option.field == "module",
         default=option.default,
         envvar=option.variable,
         show_envvar=True,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from sentinel_wasm.cli.shown import as_json
 from sentinel_wasm.configuration import MATCHES, NAME
 from sentinel_wasm.settings import MOST_MODULES, Address, Form, Option, options
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_PATH = {"type": "string", "pattern": r"^[^\u0000]+$"}
 
 
 def schema() -> dict[str, Any]:
@@ -79,10 +80,12 @@ def _property(option: Option) -> dict[str, Any]:
         made |= {"type": "string", "pattern": f"^{option.form.pattern}$"}
     elif option.kind is Address:
         made |= {"type": "string", "pattern": r"^(\[[^\[\]\s]+\]|[^\[\]:\s]*):[0-9]{1,5}$"}
+    elif option.kind is tuple:
+        made |= {"type": "array", "items": _PATH}
     else:
-        made |= {"type": "string", "pattern": r"^[^\u0000]+$"}
+        made |= _PATH
     if option.default is not None:
-        made["default"] = str(option.default) if isinstance(option.default, Path) else option.default
+        made["default"] = as_json(option.default)
     return made
 
 

@@ -66,11 +66,13 @@ def _config_lines(file: Configuration, config: dict[str, Any], *keys: str | int)
 def _line(key: str, value: Any, origin: str) -> str:
     if value is None:
         return f"# {key} is not set"
-    text = (
-        str(value.absolute())
-        if isinstance(value, Path)
-        else str(value)
-        if isinstance(value, Address)
-        else value
-    )
-    return f"{key} = {toml.written(text)}  # {toml.escaped(origin)}"
+    return f"{key} = {toml.written(as_json(value))}  # {toml.escaped(origin)}"
+
+
+def as_json(value: Any) -> Any:
+    """An option's value as it stands in a file."""
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, Address):
+        return str(value)
+    return [*map(as_json, value)] if isinstance(value, tuple) else value

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sentinel_wasm.cli import traffic
 from sentinel_wasm.decision import Decision
 from sentinel_wasm.errors import EventError, FrameError, ProtocolError
-from sentinel_wasm.protocol import answers, events
+from sentinel_wasm.protocol import answers, events, msgpack
 from sentinel_wasm.protocol.events import EVENT_NAMES, EVENT_TYPES, EventKind
 from sentinel_wasm.protocol.frames import FrameReader, FrameType
 
@@ -70,6 +70,7 @@ class Conversation:
         self._events = FrameReader()
         self._answers = FrameReader()
         self._is_lost = False
+        self._is_packed = False  # v2: what follows the handshake is MessagePack
         self._waiting: dict[str | int, _Asked | None] = {}
         self._waiting_bytes = 0
         self._asked = self._answered = 0  # v1: how many
@@ -112,7 +113,7 @@ class Conversation:
             kind = EVENT_NAMES.get(events.field(request, "event_type", str))
             self._record(self._asked, kind, request.get("payload"))
         elif (kind := EVENT_TYPES.get(self._events.frame_type)) is not None:
-            payload = _object(frame)
+            payload = self._object(frame)
             identity = events.correlation_id(payload)
             if identity is None:
                 raise EventError("the event has no correlation_id")
@@ -134,13 +135,19 @@ class Conversation:
             self._answered += 1
             key, answer = self._answered, _object(frame)
         elif self._answers.frame_type == FrameType.AGENT_RESPONSE:
-            answer = _object(frame)
+            answer = self._object(frame)
             key = answers.correlation_id(answer)
         else:
+            if self._answers.frame_type == FrameType.HANDSHAKE_RESPONSE:
+                self._is_packed = _object(frame).get("encoding") == "msgpack"
             return
         if key not in self._waiting:
             raise ProtocolError("an answer to no event")
         self._over(key, answers.decode(answer))
+
+    def _object(self, frame: bytes) -> dict[str, Any]:
+        """A v2 payload. Raises EventError."""
+        return _object(msgpack.to_json(frame) if self._is_packed else frame)
 
     def _wait(self, key: str | int, asked: _Asked | None) -> None:
         if key in self._waiting:

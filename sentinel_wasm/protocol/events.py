@@ -303,7 +303,11 @@ def salvaged_id(frame: bytes) -> str:
     Closing instead costs a v2 proxy the connection for good (agent-protocol.md, section 6); where there is no
     other way: FrameError.
     """
-    found = set(_ID_IN_BROKEN_JSON.findall(frame))
+    return only_id(set(_ID_IN_BROKEN_JSON.findall(frame)))
+
+
+def only_id(found: set[bytes]) -> str:
+    """The correlation id, where all that stand in an event are the same. Raises FrameError."""
     if len(found) != 1:
         raise FrameError("an event without a readable correlation id cannot be answered")
     return str(found.pop(), "ascii")

@@ -68,6 +68,12 @@ class FrameReader:
     def unread(self) -> int:
         return len(self._buffer)
 
+    def take_unread(self) -> bytes:
+        """What has come behind the last frame."""
+        unread = bytes(self._buffer)
+        self._buffer.clear()
+        return unread
+
     def next_frame(self) -> bytes | None:
         """The next whole frame's payload, or None; sets `frame_type` on v2.
 

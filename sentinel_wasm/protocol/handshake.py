@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 
 from sentinel_wasm import __version__
-from sentinel_wasm.errors import FrameError
-from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.errors import FrameError, ProtocolError, RefusedError
+from sentinel_wasm.protocol.events import EventKind, field
 
 AGENT_ID = "sentinel-wasm-agent"
 PROTOCOL_VERSION = 2
 _SHOWN = 8  # of a proxy's versions in a refusal
+
+Encoding = Literal["json", "msgpack"]
+_ENCODINGS = get_args(Encoding)
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
+_LAST_WITH_ARRAYS = 0, 5, 13  # which wrote a struct as a MessagePack array, without its fields' names
 
 # What the agent handles, not what today's module exports: a reload cannot renegotiate.
 CAPABILITIES: dict[str, Any] = {
@@ -35,11 +41,16 @@ CAPABILITIES: dict[str, Any] = {
 }
 
 
-def respond(payload: bytes) -> tuple[bytes, str | None]:
-    """The HandshakeResponse to a HandshakeRequest, and why it was refused (None: accepted).
+class Response(NamedTuple):
+    """To a HandshakeRequest. `refused`: why, None where it was accepted."""
 
-    Raises FrameError where the request is not a handshake.
-    """
+    payload: bytes
+    encoding: Encoding
+    refused: str | None
+
+
+def respond(payload: bytes) -> Response:
+    """Raises FrameError where the request is not a handshake."""
     try:
         request = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
@@ -52,12 +63,54 @@ def respond(payload: bytes) -> tuple[bytes, str | None]:
         # What stands in the list can be long, or nested deeper than Python writes.
         spoken = [version for version in versions if type(version) is int][:_SHOWN]
         refused = f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {spoken}"
+    encoding = _encoding(request)
     answer = {
         "protocol_version": PROTOCOL_VERSION,
         "success": refused is None,
         "error": refused,
-        # Always allowed; MessagePack may only be chosen when it is offered.
-        "encoding": "json",
+        "encoding": encoding,
         "capabilities": CAPABILITIES,
     }
-    return orjson.dumps(answer), refused
+    return Response(orjson.dumps(answer), encoding, refused)
+
+
+def _encoding(request: dict[str, Any]) -> Encoding:
+    """The first that both know: the list is in the order of the proxy's preference."""
+    offered = request.get("supported_encodings")
+    version = request.get("proxy_version")
+    found = _VERSION.match(version) if type(version) is str else None
+    if type(offered) is not list or (found and tuple(map(int, found.groups())) <= _LAST_WITH_ARRAYS):
+        return "json"
+    return next((encoding for encoding in offered if encoding in _ENCODINGS), "json")
+
+
+def registration(token: str | None) -> bytes:
+    """What the agent says first where it has opened the connection (section 5)."""
+    request = {
+        "protocol_version": PROTOCOL_VERSION,
+        "agent_id": AGENT_ID,
+        "capabilities": CAPABILITIES,
+        "auth_token": token,
+        "metadata": None,
+    }
+    return orjson.dumps(request)
+
+
+class Registered(NamedTuple):
+    """What the proxy says of itself."""
+
+    proxy_version: str
+    connection_id: str
+
+
+def read_registration(payload: bytes) -> Registered:
+    """The proxy's answer. Raises RefusedError, or ProtocolError where it is none."""
+    try:
+        answer = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"the answer is not JSON: {error}") from None
+    if type(answer) is not dict:
+        raise ProtocolError("the answer is not an object")
+    if not field(answer, "success", bool):
+        raise RefusedError(field(answer, "error", str, None) or "the proxy does not say why")
+    return Registered(field(answer, "proxy_version", str, ""), field(answer, "connection_id", str, ""))

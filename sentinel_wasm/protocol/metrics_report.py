@@ -9,13 +9,12 @@ import orjson
 
 from sentinel_wasm import metrics
 from sentinel_wasm.metrics import Samples
-from sentinel_wasm.protocol.frames import FrameType, encode_v2
 from sentinel_wasm.protocol.handshake import AGENT_ID
 
 _NO_LABELS: dict[str, str] = {}
 
 
-def frame(
+def payload(
     samples: Samples, timestamp_ms: int, interval_ms: int, labels: Mapping[str, str] = _NO_LABELS
 ) -> bytes:
     """A report of all but `process_…`, which the proxy has of its own; each series gets `labels` too."""
@@ -50,4 +49,4 @@ def frame(
         "gauges": gauges,
         "histograms": list(histograms.values()),
     }
-    return encode_v2(FrameType.METRICS_REPORT, orjson.dumps(report))
+    return orjson.dumps(report)

@@ -23,12 +23,14 @@ from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.settings import MOST_MODULES, Wanted
 
-# Reports, a byte each, but for SAMPLES and KEPT_OLD, behind which a length (LONG_HEAD bytes in all) and JSON
-# follow. What follows FAILED, to the end, is the reason; it comes before READY only.
+# Reports, a byte each, but for SAMPLES, KEPT_OLD and LOST, behind which a length (LONG_HEAD bytes in all) and
+# JSON follow. What follows FAILED, to the end, is the reason; it comes before READY only.
 READY = b"r"
 FAILED = b"!"
 TAKEN = b"t"
+DROPPED = b"-"  # no descriptor was left for it
 CLOSED = b"c"
+LOST = b"x"  # a connection of --connect: its path, and for how many seconds it was open
 HEALTH: dict[Health, bytes] = {"healthy": b"h", "degraded": b"d", "unhealthy": b"u"}
 GIVEN = b"g"
 KEPT = b"k"  # the other process is gone
@@ -189,7 +191,7 @@ def receive_order(
     return handover.read_connection(message)
 
 
-def long_report(kind: bytes, what: Samples | str) -> bytes:
+def long_report(kind: bytes, what: Samples | str | tuple[str, float]) -> bytes:
     data = json.dumps(what).encode()
     return kind + len(data).to_bytes(LONG_HEAD - 1, "little") + data
 

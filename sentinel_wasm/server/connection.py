@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Literal, cast
 
 import orjson
@@ -12,7 +14,7 @@ import structlog
 
 from sentinel_wasm._stream import Stream
 from sentinel_wasm.answering import Answering
-from sentinel_wasm.errors import FrameError, ProtocolError
+from sentinel_wasm.errors import EventError, FrameError, ProtocolError
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.logs import Throttle
 from sentinel_wasm.protocol import answers, handshake
@@ -48,7 +50,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         clock: LoopClock,
         heap: Heap,
         connections: set[Connection],
-        lost: Callable[[], None] | None = None,
+        lost: Callable[[Connection], None] | None = None,
         store: Store | None = None,
     ) -> None:
         """`proxy_timeout_ms`: when a v1 proxy gives an event up; `lost` is called when it is lost; `store`
@@ -65,7 +67,11 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self._draining = False
         self._is_broken = False  # what comes is not understood any more
         self._is_full = False  # answers wait to be read
-        self._is_leaving = False  # for another process
+        self.is_leaving = False  # for another process
+        self._msgpack: ModuleType  # protocol.msgpack, once it is spoken
+        self.proxy = ""  # of --connect, where this agent has opened it
+        self._made_s = 0.0  # of time.monotonic
+        self._encoding: handshake.Encoding = "json"
         self._arrived_ns = 0  # v1: the event that a worker has
         self._kept_as = ""  # in the store
         self._looked_ns = 0  # when it was read from last, before it leaves or was resumed
@@ -75,10 +81,13 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self.send, self.unsent = self._transport.write, self._transport.get_write_buffer_size
         self.fd = self.descriptor
         self._connections.add(self)
+        self._made_s = time.monotonic()
         self._agent.counts.connections += 1
         if not self.shaken:
             self._clock.watch(self)
         self._keep()
+        if self.proxy and self._agent.health != "healthy":
+            self.send_health(self._agent.health)
         _log.debug("connection opened", connections=len(self._connections))
         if self.frames.unread:
             self.answer_frames(self._looked_ns)
@@ -93,14 +102,20 @@ class Connection(Stream, asyncio.BufferedProtocol):
                 "gone", _log.warning, "client gone in the middle of a frame", unread_bytes=self.frames.unread
             )
             self._look_at_size(self.frames.unread)
-        if self._kept_as and not self._is_leaving and self._store is not None:
+        if self._kept_as and not self.is_leaving and self._store is not None:
             self._store.drop(self._kept_as)
         if self._lost is not None:
-            self._lost()
+            self._lost(self)
+
+    @property
+    def lived_s(self) -> float:
+        """How long this process has it."""
+        return time.monotonic() - self._made_s
 
     def _keep(self) -> None:
         if self._store is not None:
-            self._kept_as = self._store.keep(self.descriptor, self._kept_as, is_shaken=self.shaken)
+            agreed = self._encoding if self.shaken else None
+            self._kept_as = self._store.keep(self.descriptor, self._kept_as, agreed, self.proxy)
 
     def exchange(self, agent: Answering) -> None:
         """Another agent answers from the next event on, which counts as the one before did."""
@@ -123,7 +138,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         busy = self.frames.protocol == 1 and self.waiting
-        if self._is_broken or self._is_full or self._is_leaving or busy:
+        if self._is_broken or self._is_full or self.is_leaving or busy:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -134,8 +149,8 @@ class Connection(Stream, asyncio.BufferedProtocol):
         """Read nothing more; whether every answer is with the kernel, so that it can leave at once."""
         if self._transport.is_closing() or self._draining:
             return False
-        if not self._is_leaving:
-            self._is_leaving = True
+        if not self.is_leaving:
+            self.is_leaving = True
             self._looked_ns = self._clock.looked_ns()
             self._pause_or_resume()
         self.write_held()
@@ -144,7 +159,13 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def leave(self) -> State:
         """What comes next is for who has a duplicate of its socket. It is not shut down, only closed here."""
         state = State(
-            self.frames.protocol, self.shaken, self._looked_ns, self.frames.take_unread(), self._kept_as
+            self.frames.protocol,
+            self.shaken,
+            self._looked_ns,
+            self.frames.take_unread(),
+            self._kept_as,
+            self._encoding,
+            self.proxy,
         )
         self.abort()
         return state
@@ -157,7 +178,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def stay(self) -> None:
         """Read on: it does not leave, or has come."""
         if not self._transport.is_closing():
-            self._is_leaving = False
+            self.is_leaving = False
             self._pause_or_resume()
 
     @property
@@ -176,6 +197,8 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self.shaken = state.is_shaken
         self._looked_ns = state.looked_ns
         self._kept_as = state.kept_as
+        self._speak(state.encoding)
+        self.proxy = state.proxy
 
     def drain(self) -> None:
         """Tell a v2 proxy that we stop, and close once every event is answered and read."""
@@ -186,7 +209,7 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def send_health(self, health: Health | Literal["draining"]) -> None:
         """To v2 proxies; the last that they are told is that we drain."""
         if self.shaken and not self._draining:
-            self.write(_health_status(health))
+            self.say(FrameType.HEALTH_STATUS, _health_status(health))
 
     @property
     def takes_reports(self) -> bool:
@@ -249,19 +272,18 @@ class Connection(Stream, asyncio.BufferedProtocol):
         self.waiting -= 1
         if self._transport.is_closing():
             return
-        answer = answers.with_correlation_id(answer, correlation_id)
-        self.write(encode_v2(FrameType.AGENT_RESPONSE, answer))
+        self.say(FrameType.AGENT_RESPONSE, answers.with_correlation_id(answer, correlation_id))
         self._close_if_drained()
 
     def _on_v2(self, frame_type: int, payload: bytes, arrived_ns: int) -> bytes | None:
         if not self.shaken:
             return self._shake(frame_type, payload)
         if frame_type in _EVENTS:
-            answer = self._agent.answer_v2(frame_type, payload, arrived_ns, self._answered_v2)
+            answer = self._answer(frame_type, payload, arrived_ns)
             if answer is None:
                 self.waiting += 1
                 return None
-            return encode_v2(FrameType.AGENT_RESPONSE, answer)
+            return self._frame(FrameType.AGENT_RESPONSE, answer)
         if frame_type == FrameType.PING:
             return encode_v2(FrameType.PONG, payload)
         if frame_type in (FrameType.PONG, FrameType.CANCEL):
@@ -272,17 +294,47 @@ class Connection(Stream, asyncio.BufferedProtocol):
     def _shake(self, frame_type: int, payload: bytes) -> bytes:
         if frame_type != FrameType.HANDSHAKE_REQUEST:
             raise FrameError(f"frame type 0x{frame_type:02x} before the handshake")
-        answer, refused = handshake.respond(payload)
-        answer = encode_v2(FrameType.HANDSHAKE_RESPONSE, answer)
-        if refused is not None:
+        response = handshake.respond(payload)
+        answer = encode_v2(FrameType.HANDSHAKE_RESPONSE, response.payload)
+        if response.refused is not None:
             self.write(answer)
-            raise FrameError(f"handshake refused: {refused}")
+            raise FrameError(f"handshake refused: {response.refused}")
+        self._speak(response.encoding)
         self.shaken = True
         self._clock.unwatch(self)
         self._keep()
         # What a proxy has not been told is healthy.
-        return answer if self._agent.health == "healthy" else answer + _health_status(self._agent.health)
+        if self._agent.health == "healthy":
+            return answer
+        return answer + self._frame(FrameType.HEALTH_STATUS, _health_status(self._agent.health))
+
+    # Payloads, which are JSON to everything else
+
+    def _speak(self, encoding: handshake.Encoding) -> None:
+        self._encoding = encoding
+        if encoding == "msgpack":
+            from sentinel_wasm.protocol import msgpack  # loads msgspec, which few proxies need
+
+            self._msgpack = msgpack
+            self.packed = True
+
+    def say(self, frame_type: FrameType, payload: bytes) -> None:
+        """Send a frame, whose payload is JSON here, to a v2 proxy."""
+        self.write(self._frame(frame_type, payload))
+
+    def _frame(self, frame_type: FrameType, payload: bytes) -> bytes:
+        return encode_v2(frame_type, self._msgpack.from_json(payload) if self.packed else payload)
+
+    def _answer(self, frame_type: int, payload: bytes, arrived_ns: int) -> bytes | None:
+        """As `Agent.answer_v2`."""
+        if self.packed:
+            try:
+                payload = self._msgpack.to_json(payload)
+            except EventError as error:
+                correlation_id = self._msgpack.salvaged_id(payload)
+                return self._agent.answer_unreadable(error, frame_type, correlation_id)
+        return self._agent.answer_v2(frame_type, payload, arrived_ns, self._answered_v2)
 
 
 def _health_status(health: str) -> bytes:
-    return encode_v2(FrameType.HEALTH_STATUS, orjson.dumps({"state": _STATES[health]}))
+    return orjson.dumps({"state": _STATES[health]})

@@ -14,6 +14,7 @@ from sentinel_wasm.answering import Answering
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.server import channel, handover
 from sentinel_wasm.server.changes import Changes
+from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reports import send_reports
@@ -59,7 +60,7 @@ class DealtConnections:
         self.serving = Serving(
             settings,
             agent,
-            lost=lambda: self._report(channel.CLOSED),
+            lost=self._lost,
             health_changed=lambda health: self._report(channel.HEALTH[health]),
         )
         self.changes = Changes(self.serving, settings)
@@ -92,7 +93,7 @@ class DealtConnections:
                 self._keep_old(str(error))
                 return
             _log.error("a connection was lost", reason=error.strerror)
-            self._report(channel.TAKEN + channel.CLOSED)
+            self._report(channel.DROPPED)
             return
         if dealt is None:
             self._ended.set()
@@ -146,14 +147,25 @@ class DealtConnections:
             await self.serving.adopt(dealt)
         except OSError as error:
             _log.error("a connection was lost", reason=error.strerror)
-            self._report(channel.CLOSED)
+            self._closed(dealt.state.proxy, 0)
 
     async def _give_all(self, end: socket.socket) -> None:
         # Those that were dealt before are to be open.
         await asyncio.gather(*(self._opening - {asyncio.current_task()}))
+        before = self.serving.reverse()
         with end:
             everything = await Giver(self.serving, end).give_all()
+        if not everything:
+            for proxy in (before - self.serving.reverse()).elements():  # with the process that had them
+                self._report(channel.long_report(channel.LOST, (proxy, 0)))
         self._report(channel.GIVEN if everything else channel.KEPT)
+
+    def _lost(self, connection: Connection) -> None:
+        self._closed("" if connection.is_leaving else connection.proxy, connection.lived_s)
+
+    def _closed(self, proxy: str, lived_s: float) -> None:
+        """`proxy`: of --connect, where the connection is to be opened again."""
+        self._report(channel.CLOSED + (channel.long_report(channel.LOST, (proxy, lived_s)) if proxy else b""))
 
     def _report(self, what: bytes) -> None:
         self._unsaid += what

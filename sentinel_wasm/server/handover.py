@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import structlog
 
 from sentinel_wasm.protocol.events import Configure
+from sentinel_wasm.protocol.handshake import Encoding
 
 _log = structlog.stdlib.get_logger("handover")
 
-FORMAT = 1
+FORMAT = 2
 
 # What the new process says: who it is, that it accepts now, that it has a connection.
 ASK = b"?"
@@ -108,6 +109,8 @@ class State(NamedTuple):
     looked_ns: int = 0  # when it was read from last, of time.monotonic_ns (which all processes share)
     unread: bytes = b""  # of the unfinished frame
     kept_as: str = ""  # in systemd's descriptor store; there is none: ""
+    encoding: Encoding = "json"
+    proxy: str = ""  # of --connect, where this agent registered; it was accepted: ""
 
 
 class Carried(NamedTuple):
@@ -128,7 +131,8 @@ def send_connection(end: socket.socket, carried: Carried) -> None:
     state, configured = carried.state, carried.configured
     says = {
         "protocol": state.protocol,
-        "encoding": "json",
+        "encoding": state.encoding,
+        "proxy": state.proxy,
         "handshake_done": state.is_shaken,
         "looked_ns": state.looked_ns,
         "kept_as": state.kept_as,
@@ -140,7 +144,13 @@ def send_connection(end: socket.socket, carried: Carried) -> None:
 def read_connection(message: Message) -> Carried:
     says = message.says
     state = State(
-        says["protocol"], says["handshake_done"], says["looked_ns"], message.unread, says["kept_as"]
+        says["protocol"],
+        says["handshake_done"],
+        says["looked_ns"],
+        message.unread,
+        says["kept_as"],
+        says["encoding"],
+        says["proxy"],
     )
     return Carried(message.sockets[0], state, read_configured(says["configured"]))
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +41,8 @@ class Process:
         self.health: Health = "healthy"
         self.connections = 0  # dealt to it and not closed
         self.untaken: deque[Carried] = deque()  # open here until it has them: it may die before
+        self.reverse: Counter[str] = Counter()  # those of --connect among them, by its path
+        self._lost: list[tuple[str, float]] = []  # of these, for how many seconds each was open
         self.failure = ""  # why it could not start, where it says so
         self.samples: Samples = {}  # its metrics, as it last reported them
         self.about: dict[str, Any] = {}  # and what else the page shows of it
@@ -76,6 +78,8 @@ class Process:
             return False
         self.untaken.append(dealt)
         self.connections += 1
+        if dealt.state.proxy:
+            self.reverse[dealt.state.proxy] += 1
         return True
 
     def set_debug(self, on: bool) -> bool:
@@ -110,6 +114,13 @@ class Process:
         entries, self._entries = self._entries, []
         return b"".join(entries)
 
+    def take_lost(self) -> list[tuple[str, float]]:
+        """The connections of --connect that were lost since the last call, and for how many seconds each was
+        open.
+        """
+        lost, self._lost = self._lost, []
+        return lost
+
     async def reload(self, wanted: Wanted, checked: list[Checked], patience_s: float) -> str:
         """Why it has not, and keeps what it has; empty where it has reloaded."""
         try:
@@ -134,7 +145,7 @@ class Process:
         if report == channel.FAILED:
             self.failure = self._said[1:].decode(errors="replace")
             return False
-        if report in (channel.SAMPLES, channel.KEPT_OLD):
+        if report in (channel.SAMPLES, channel.KEPT_OLD, channel.LOST):
             found = channel.read_long(self._said)
             if found is None:
                 return False
@@ -142,8 +153,10 @@ class Process:
             if report == channel.SAMPLES:
                 self.samples = says
                 self._samples_wanted.answered()
-            else:
+            elif report == channel.KEPT_OLD:
                 self._reloaded(says)
+            else:
+                self._has_lost(*says)
         elif report == channel.SEEN:
             sight = channel.read_seen(self._said)
             if sight is None:
@@ -160,12 +173,22 @@ class Process:
             self.health = _HEALTH[report]
         elif report == channel.TAKEN:
             self.untaken.popleft().sock.close()
+        elif report == channel.DROPPED:
+            dropped = self.untaken.popleft()
+            dropped.sock.close()
+            self.connections -= 1
+            if dropped.state.proxy:
+                self._has_lost(dropped.state.proxy, 0)
         elif report in (channel.GIVEN, channel.KEPT):
             self._has_given(everything=report == channel.GIVEN)
         elif report == channel.CLOSED:
             self.connections -= 1
         del self._said[:size]
         return True
+
+    def _has_lost(self, proxy: str, lived_s: float) -> None:
+        self.reverse[proxy] -= 1
+        self._lost.append((proxy, lived_s))
 
     def _has_given(self, *, everything: bool) -> None:
         gives, self._gives = self._gives, None

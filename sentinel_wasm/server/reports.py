@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import structlog
 
 from sentinel_wasm.protocol import metrics_report
+from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.connection import Connection
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.status import Status
@@ -40,11 +41,11 @@ async def _send(serving: Serving, status: Status, labels: Mapping[str, str]) -> 
         return
     samples = status.samples()
     await asyncio.sleep(0)
-    frame = metrics_report.frame(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
+    report = metrics_report.payload(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
     for connection in proxies:
         await asyncio.sleep(0)
         if connection.takes_reports:
-            connection.write(frame)
+            connection.say(FrameType.METRICS_REPORT, report)
             serving.reports_sent += 1
 
 

@@ -32,6 +32,7 @@ from sentinel_wasm.server.changes import Changes, warn
 from sentinel_wasm.server.giver import Giver
 from sentinel_wasm.server.reload import Reloader, read_modules
 from sentinel_wasm.server.reports import send_reports
+from sentinel_wasm.server.reverse import Reverse
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import Sockets, open_sockets
 from sentinel_wasm.server.status import Status
@@ -113,17 +114,18 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = Serving(settings, agent, store=Store())
+    serving = Serving(settings, agent, lost=lambda one: reverse.lost(one.proxy, one.lived_s), store=Store())
+    reverse = Reverse(settings, serving.adopt, serving.reverse)
     loop.add_signal_handler(signal.SIGUSR1, lambda: serving.set_debug(not logs.is_debug()))
     changes = Changes(serving, settings)
     reloader = Reloader(wanted, source, files, modules, changes.adopt, changes.with_block)
-    status = Status(serving, reloader.reloads)
+    status = Status(serving, reloader.reloads, reverse)
     before = upgrade.ask(settings) if settings.takeover else None
     if before is not None:
         await _configure(agent, before.configured)
     reporting = loop.create_task(send_reports(serving, status, {}))
     with before.sockets if before is not None else open_sockets(settings) as sockets:
-        accepting = Accepting(serving, status, sockets)
+        accepting = Accepting(serving, status, sockets, reverse)
         await accepting.accept()
         _log.info(
             "listening",
@@ -148,10 +150,11 @@ async def _serve(
 class Accepting:
     """A process's connections, as they come from proxies and from the process before it."""
 
-    def __init__(self, serving: Serving, status: Status, sockets: Sockets) -> None:
+    def __init__(self, serving: Serving, status: Status, sockets: Sockets, reverse: Reverse) -> None:
         self._serving = serving
         self._status = status
         self._sockets = sockets
+        self._reverse = reverse
 
     @property
     def configured(self) -> Configure | None:
@@ -163,8 +166,12 @@ class Accepting:
         self._server = await loop.create_unix_server(self._serving.connection, sock=sock)
         self._admin = await admin.start(self._sockets.admin, self._status)
 
+    def connect(self) -> None:
+        self._reverse.start()
+
     def accept_no_more(self) -> None:
         self._server.close()
+        self._reverse.stop()
         if self._admin is not None:
             self._admin.close()
 
@@ -174,6 +181,7 @@ class Accepting:
     async def end(self) -> None:
         """Answer what has come."""
         self._server.close()
+        self._reverse.stop()
         if not self._sockets.are_shared:
             systemd.stopping("answering what has come")
             await self._serving.keep_all()

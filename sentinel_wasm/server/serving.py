@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -35,7 +36,7 @@ class Serving:
         self,
         settings: Settings,
         agent: Answering,
-        lost: Callable[[], None] | None = None,
+        lost: Callable[[Connection], None] | None = None,
         health_changed: Callable[[Health], None] | None = None,
         store: Store | None = None,
     ) -> None:
@@ -83,6 +84,10 @@ class Serving:
         connection.resume(state, _what_waits(sock))
         await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
         connection.stay()
+
+    def reverse(self) -> Counter[str]:
+        """How many connections of --connect there are, by its path."""
+        return Counter(connection.proxy for connection in self.connections if connection.proxy)
 
     async def _configure(self, configured: Configure | None) -> None:
         """As the module of the other process was."""

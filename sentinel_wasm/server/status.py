@@ -14,6 +14,7 @@ from sentinel_wasm.metrics import Samples, histogram, series
 from sentinel_wasm.server import events, modules, usage
 from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.reload import Reloads
+from sentinel_wasm.server.reverse import Reverse
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.trial import Loaded, loaded
 
@@ -23,11 +24,14 @@ _PROTOCOLS = ("none", "v1", "v2")
 class Status:
     """Of the process that serves so; `is_draining` is for who drains it."""
 
-    def __init__(self, serving: Serving, reloads: Reloads | None = None) -> None:
-        """`reloads`, where this process counts them."""
+    def __init__(
+        self, serving: Serving, reloads: Reloads | None = None, reverse: Reverse | None = None
+    ) -> None:
+        """`reloads`, where this process counts them; `reverse`, where it opens connections."""
         self.is_draining = False
         self._serving = serving
         self._reloads = reloads
+        self._reverse = reverse
         self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
 
     async def metrics(self) -> bytes:
@@ -93,7 +97,8 @@ class Status:
     def samples(self) -> Samples:
         """What adds up over the processes of an agent."""
         reloads = self._reloads.samples() if self._reloads else {}
-        return {**self._counted(), **reloads, **self._at_present(), **usage.samples()}
+        reverse = self._reverse.samples() if self._reverse else {}
+        return {**self._counted(), **reloads, **reverse, **self._at_present(), **usage.samples()}
 
     def _counted(self) -> Samples:
         agent = self._serving.agent

@@ -1,8 +1,10 @@
 """Connections that outlive a crash and a restart: systemd keeps a duplicate of each in its descriptor store.
 
 What the next start must know stands in the names (ASCII, no colon, at most 255): `v2-…` once v2's handshake
-is done, else `v0-…`, from which a v1 connection goes on too. `rest-…` is a file with the bytes of an
-unfinished frame, which only an orderly stop can leave; `configured`, what the proxy's last Configure said.
+is done, `m2-…` where that has agreed on MessagePack, else `v0-…`, from which a v1 connection goes on too. One
+of --connect has the path of the proxy's socket behind that, in hexadecimal. `rest-…` is a file with the bytes
+of an unfinished frame, which only an orderly stop can leave; `configured`, what the proxy's last Configure
+said.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import time
 from collections.abc import Iterable
 
 from sentinel_wasm.protocol.events import Configure
+from sentinel_wasm.protocol.handshake import Encoding
 from sentinel_wasm.server import systemd
 from sentinel_wasm.server.handover import Carried, State, read_configured
 
 _CONFIGURED = "configured"
-_SHAKEN, _FRESH, _REST = "v2-", "v0-", "rest-"
+_SHAKEN: dict[str, Encoding] = {"v2-": "json", "m2-": "msgpack"}
+_FRESH, _REST = "v0-", "rest-"
 # For so long, what waits may have waited: nobody knows when the last process ended.
 _UNKNOWN_NS = 60_000_000_000
 
@@ -36,16 +40,23 @@ class Store:
         self._most = max(most - 1, 0) // 2
         self._kept: set[str] = set()
 
-    def keep(self, descriptor: int, kept_as: str, *, is_shaken: bool) -> str:
-        """Have a connection kept, whose name so far was `kept_as`. Gives its name now; "": it is not kept."""
-        if kept_as.startswith(_SHAKEN if is_shaken else _FRESH):
+    def keep(self, descriptor: int, kept_as: str, agreed: Encoding | None, proxy: str = "") -> str:
+        """Have a connection kept, whose name so far was `kept_as`, and whose handshake has `agreed` on that;
+        `proxy` as `State` has it.
+
+        Gives its name now; "": it is not kept.
+        """
+        prefix = next((prefix for prefix, encoding in _SHAKEN.items() if encoding == agreed), _FRESH)
+        if kept_as.startswith(prefix):
             self._kept.add(kept_as)
             return kept_as
         if kept_as:
             self.drop(kept_as)
         if len(self._kept) >= self._most:
             return ""
-        name = f"{_SHAKEN if is_shaken else _FRESH}{secrets.token_hex(8)}"
+        name = f"{prefix}{secrets.token_hex(8)}"
+        if proxy:
+            name += f"-{os.fsencode(proxy).hex()}"
         _put(name, descriptor)
         self._kept.add(name)
         return name
@@ -73,7 +84,7 @@ def kept(given: Iterable[systemd.Given]) -> list[Carried]:
     rests: dict[str, bytes] = {}
     configured = None
     for name, descriptor in given:
-        if name.startswith((_SHAKEN, _FRESH)) and name not in sockets:
+        if name.startswith((*_SHAKEN, _FRESH)) and name not in sockets:
             sockets[name] = socket.socket(fileno=descriptor)
         else:
             data = _read(descriptor)
@@ -85,9 +96,12 @@ def kept(given: Iterable[systemd.Given]) -> list[Carried]:
     before_ns = time.monotonic_ns() - _UNKNOWN_NS
     carried = []
     for name, sock in sockets.items():
-        is_shaken = name.startswith(_SHAKEN)
+        agreed = _SHAKEN.get(name[: len(_FRESH)])
         unread = rests.get(name, b"")
-        state = State(2 if is_shaken else 0, is_shaken, before_ns, unread, name)
+        proxy = os.fsdecode(bytes.fromhex("".join(name.split("-")[2:])))
+        state = State(
+            2 if agreed else 0, agreed is not None, before_ns, unread, name, agreed or "json", proxy
+        )
         carried.append(Carried(sock, state, configured))
     return carried
 

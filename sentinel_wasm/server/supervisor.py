@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -24,6 +25,7 @@ from sentinel_wasm.server.facts import facts
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.process import Process
 from sentinel_wasm.server.reload import Reloader, Reloads, read_modules
+from sentinel_wasm.server.reverse import LONG_S, Reverse
 from sentinel_wasm.server.sockets import Sockets, open_sockets
 from sentinel_wasm.server.trial import Loaded, loaded
 from sentinel_wasm.server.watch import Files
@@ -114,8 +116,12 @@ class Accepting:
 
     def accept_no_more(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sockets.agent)
+        self._supervisor.reverse.stop()
         if self._admin is not None:
             self._admin.close()
+
+    def connect(self) -> None:
+        self._supervisor.reverse.start()
 
     async def give_all(self, end: socket.socket) -> bool:
         return await self._supervisor.give_all(end)
@@ -140,6 +146,7 @@ class Supervisor:
         self._ended: Samples = {}
         self._died = 0
         self._events = events.Merged()
+        self.reverse = Reverse(self._settings, self.adopt, self._live_reverse)
 
     async def start(self) -> bool:
         """Start the workers; False where a signal came first. Raises UserError where one cannot start."""
@@ -201,7 +208,8 @@ class Supervisor:
         await asyncio.gather(*(worker.ask(_REPORT_S) for worker in self._ready))
         counted = [self._ended, *(worker.samples for worker in self._workers.values()), usage.samples()]
         of_workers = metrics.workers(self._settings.workers, alive=len(self._ready), died=self._died)
-        return {**metrics.total(counted), **of_workers, **self.reloads.samples(), **usage.start()}
+        own = {**self.reloads.samples(), **self.reverse.samples(), **usage.start()}
+        return {**metrics.total(counted), **of_workers, **own}
 
     async def status(self) -> dict[str, Any]:
         samples, _ = await asyncio.gather(self._samples(), self._look())
@@ -300,6 +308,10 @@ class Supervisor:
             handover.send_connection(end, carried)
         return all(await asyncio.gather(*giving))
 
+    def _live_reverse(self) -> Counter[str]:
+        held = Counter(carried.state.proxy for carried in self._held if carried.state.proxy)
+        return sum((worker.reverse for worker in self._workers.values()), held)
+
     def _deal(self, connections: Iterable[Carried]) -> None:
         """Each to the worker that has the fewest; those that no worker takes wait for one."""
         for dealt in connections:
@@ -328,11 +340,16 @@ class Supervisor:
         elif not self._all_ready.done() and all(worker.is_ready for worker in self._workers.values()):
             self._all_ready.set_result(None)
         self._deal(waiting)
+        for proxy, lived_s in worker.take_lost():
+            self.reverse.lost(proxy, lived_s)
 
     def _bury(self, worker: Process) -> None:
         self._loop.remove_reader(worker.reports)
         del self._workers[worker.number]
         reason = worker.bury()
+        untaken = Counter(carried.state.proxy for carried in worker.untaken)
+        for proxy in (worker.reverse - untaken).elements():
+            self.reverse.lost(proxy, LONG_S)  # which is not the proxy's doing
         self._ended = metrics.total([self._ended, metrics.lasting(worker.samples)])
         if not self._is_ending:
             self._replace(worker.number, reason, connections=worker.connections - len(worker.untaken))

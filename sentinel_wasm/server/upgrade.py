@@ -117,6 +117,9 @@ class Serves(Protocol):
     async def accept(self) -> None:
         """Take new connections."""
 
+    def connect(self) -> None:
+        """Open the connections of --connect that it does not have."""
+
     def accept_no_more(self) -> None:
         """Leave new connections to the other process."""
 
@@ -148,6 +151,7 @@ class Upgrade:
             _log.error("cannot take over, this process ends", reason=str(error))
             self._ended()
             return
+        self._process.connect()
         systemd.start_watchdog(self._loop)
         systemd.ready(f"listening, as process {os.getpid()}")
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_signal)
@@ -231,6 +235,7 @@ class Upgrade:
             has_all = True
         if not has_all:
             await self._process.accept()
+            self._process.connect()
             raise ValueError("the new process ended before it had all connections")
         with contextlib.suppress(OSError):
             handover.send(end, handover.END, {})
