@@ -151,10 +151,10 @@ def test_any_result_has_the_same_answer_kept_or_not(keeping: Agent, asked: list[
         data = orjson.dumps(result)
         for hook in (ON_REQUEST_HEADERS, ON_RESPONSE_HEADERS):
             for version in (1, 2):
-                first = agent._header_answer(hook, identity, version, data)
-                again = agent._header_answer(hook, "another", version, data)
+                first = agent._result_answer(hook, identity, version, data)
+                again = agent._result_answer(hook, "another", version, data)
                 agent._kept.clear()
-                assert first == again == agent._header_answer(hook, identity, version, data)
+                assert first == again == agent._result_answer(hook, identity, version, data)
                 spliced = orjson.loads(with_correlation_id(again, identity))
                 assert spliced["audit"].pop("custom") == {"correlation_id": identity}
                 plain = orjson.loads(first)
@@ -168,7 +168,7 @@ def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
     for number in range(3 * _ANSWERS_KEPT):
         body = f"{number} " + "x" * (number * 7 % (2 * _KEPT_BYTES))
         result = orjson.dumps({"decision": "block", "body": body})
-        answer = agent._header_answer(ON_REQUEST_HEADERS, "a", 1, result)
+        answer = agent._result_answer(ON_REQUEST_HEADERS, "a", 1, result)
         assert orjson.loads(answer)["decision"]["block"]["body"] == body
         assert len(agent._kept) <= _ANSWERS_KEPT
         if number % 100 == 0 or len(agent._kept) == _ANSWERS_KEPT:
@@ -181,6 +181,6 @@ def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
 def test_a_result_that_is_no_decision_is_not_kept() -> None:
     agent = make_agent(on_request_headers=ALLOWING)
     for _ in range(2):
-        answer = agent._header_answer(ON_REQUEST_HEADERS, "a", 1, b'{"decision":"perhaps"}')
+        answer = agent._result_answer(ON_REQUEST_HEADERS, "a", 1, b'{"decision":"perhaps"}')
         assert orjson.loads(answer)["decision"]["block"]["status"] == 500
     assert not agent._kept

@@ -269,7 +269,7 @@ def test_a_defect_costs_the_event_alone(start: Start, monkeypatch: pytest.Monkey
     def defect(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(asked.agent, "_header_answer", defect)
+    monkeypatch.setattr(asked.agent, "_result_answer", defect)
     frame = quickly(asked, REQUEST, request())
     assert frame is not None
     assert orjson.loads(frame[5:])["audit"]["reason_codes"] == ["internal error: ZeroDivisionError"]
