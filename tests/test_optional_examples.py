@@ -10,9 +10,8 @@ import pytest
 
 from sentinel_wasm import Module
 from sentinel_wasm.cli import traffic
-from sentinel_wasm.decision import ALLOWED, Close, Drop
+from sentinel_wasm.decision import ALLOW, ALLOWED, Close, Drop
 from sentinel_wasm.errors import ResultError, UserError
-from sentinel_wasm.protocol import answers
 from sentinel_wasm.protocol.events import EventKind
 
 from .conftest import EXAMPLES, BuildWat
@@ -151,7 +150,7 @@ def test_recorded_frames_and_contents_are_replayed(tmp_path: Path) -> None:
         traffic.line(1, 1, version, hook, traffic.encode_event(kind, event), decision)
         for version in (1, 2)
         for hook, kind, event, decision in (
-            ("on_websocket_frame", EventKind.WEBSOCKET_FRAME, FRAME, answers.ALLOW),
+            ("on_websocket_frame", EventKind.WEBSOCKET_FRAME, FRAME, ALLOW),
             ("on_guardrail", EventKind.GUARDRAIL_INSPECT, {**CONTENT, "content": text}, found),
         )
     ]

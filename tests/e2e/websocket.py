@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import socket
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 CONTINUATION, TEXT, BINARY, CLOSE = 0, 1, 2, 8
 
@@ -31,7 +32,7 @@ def written(opcode: int, payload: bytes, *, fin: bool = True, mask: bool) -> byt
     return head + key + bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
 
 
-def read(stream: BinaryIO) -> Frame | None:
+def read(stream: io.BufferedIOBase) -> Frame | None:
     """The next frame; None where the other end has gone."""
     head = stream.read(2)
     if len(head) < 2:
