@@ -108,10 +108,11 @@ cdef class QuickPath:
     `owner` takes what is out of the ordinary, and never raises: `guest_failed(guest, correlation_id, error)`
     and `look_after(guest, correlation_id)` follow a call that failed or left something behind,
     `outcome_answer(hook, correlation_id, version, outcome)` gives an answer without an id, and
-    `over(hook, blocks, correlation_id, event)` is told of answers that may be a request's last, where it has a
-    guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says which hooks there are, `allowed` is the answer where the module has nothing to
-    say, for versions 1 and 2. `kept`: answers without an id, each behind its decision, by (result, hook,
-    version). Where `inline` never opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
+    `over(hook, blocks, correlation_id, event)` is told of answers that may be a request's last, where it has
+    a guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says which
+    hooks there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2.
+    `kept`: answers without an id, each behind its decision, by (result, hook, version). Where `inline` never
+    opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
     """
 
     def __cinit__(
@@ -122,7 +123,8 @@ cdef class QuickPath:
         self.owner = owner
         self.limit_ns = limit_ns
         self.hooks = hooks
-        self.last_hook = max([number for number, there in enumerate(hooks[:ON_CONFIGURE]) if there], default=-1)
+        there = [number for number, there in enumerate(hooks[:ON_CONFIGURE]) if there]
+        self.last_hook = max(there, default=-1)
         self.has_frames = hooks[ON_WEBSOCKET_FRAME]
         self.allowed = allowed
         self.kept = kept
@@ -216,7 +218,9 @@ cdef class QuickPath:
         if self.counts.recent is not None:
             self.record(hook, blocks, frame_type, &found, out, before, audit, guest.ended_ns)
         if self.inline.find is not None and (blocks or hook == self.last_hook):
-            event = PyBytes_FromStringAndSize(self.input, <Py_ssize_t>found.length) if self.has_frames else b""
+            event = b""
+            if self.has_frames:
+                event = PyBytes_FromStringAndSize(self.input, <Py_ssize_t>found.length)
             self.owner.over(hook, blocks, ascii(&found.id), event)
         return True
 

@@ -140,7 +140,8 @@ def test_events_of_other_kinds_are_kept(start: Start) -> None:
     response = b'{"correlation_id":"id-2","status":200,"headers":{}}'
     quickly(asked, response, RESPONSE)  # the module has no hook for it
     asked.v2(RESPONSE, response)
-    asked.v2(0x15, b'{"correlation_id":"id-3"}')
+    asked.v2(0x15, b'{"correlation_id":"id-3","opcode":"text","data":"","client_to_server":true}')
+    asked.v2(0x16, b'{"correlation_id":"id-3","inspection_type":"pii_detection","content":""}')
     asked.v2(0x1F, b'{"correlation_id":"id-4"}')
     asked.v2(REQUEST, b'{"correlation_id":"id-5"}')
     asked.v2(0x14, b'{"correlation_id":"id-6"}')
@@ -149,13 +150,14 @@ def test_events_of_other_kinds_are_kept(start: Start) -> None:
     assert found == [
         ("on_response_headers", "id-2", "allow"),
         ("on_response_headers", "id-2", "allow"),
-        ("none", "id-3", "allow"),
+        ("on_websocket_frame", "id-3", "allow"),
+        ("on_guardrail", "id-3", "allow"),
         ("none", "id-4", "allow"),
         ("none", "id-5", "block"),
         ("on_request_complete", "id-6", "allow"),
         ("on_configure", "id-7", "allow"),
     ]
-    assert "metadata is absent" in kept(asked)[4]["reasons"][0]
+    assert "metadata is absent" in kept(asked)[5]["reasons"][0]
 
 
 def test_an_event_that_waited_for_a_worker_took_as_long(start: Start) -> None:

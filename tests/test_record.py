@@ -34,6 +34,25 @@ HEADERS = {
     "cookie": ["a=s3cret", "b=s3cret"],
     "user-agent": ["Mozilla/5.0"],
 }
+FRAME = {
+    "correlation_id": "r",
+    "opcode": "text",
+    "data": "aGk=",
+    "client_to_server": True,
+    "frame_index": 0,
+    "fin": True,
+    "route_id": None,
+    "client_ip": "127.0.0.1",
+}
+CONTENT = {
+    "correlation_id": "r",
+    "inspection_type": "pii_detection",
+    "content": "hi",
+    "model": None,
+    "categories": ["email"],
+    "route_id": None,
+    "metadata": {"k": "v"},
+}
 SPINS = wat.module(wat.hook("(loop $on (br $on)) unreachable"))
 
 
@@ -135,13 +154,23 @@ def test_events_of_other_kinds_pass_and_are_counted(tap: RunningTap) -> None:
         client.send_event(EventKind.REQUEST_HEADERS, request_headers("r", uri="/?q=<script>"))
         client.receive()
         client.receive()
-    with tap.v2() as client2:
-        client2.ask(EventKind.GUARDRAIL_INSPECT, {"correlation_id": "g", "content": "s3cret"})
+        client.ask(EventKind.REQUEST_COMPLETE, {"correlation_id": "r", "error": "s3cret"})
     tap.stop()
     (line,) = tap.lines
     assert "block" in line["answer"]["decision"]
     assert b"s3cret" not in tap.file.read_bytes()
     assert "1 events, 1 answers, 2 events of other kinds, 0 not understood" in tap.summary
+
+
+def test_frames_and_contents_are_recorded(tap: RunningTap) -> None:
+    with tap.v1() as client:
+        client.ask(EventKind.WEBSOCKET_FRAME, FRAME)
+        client.ask(EventKind.GUARDRAIL_INSPECT, CONTENT)
+    tap.stop()
+    frame, content = tap.lines
+    assert (frame["hook"], frame["event"]) == ("on_websocket_frame", FRAME)
+    assert frame["answer"]["websocket_decision"] == "allow"
+    assert (content["hook"], content["event"]) == ("on_guardrail", CONTENT)
 
 
 def test_bodies_can_be_left_out(agent: RunningAgent, tmp_path: Path) -> None:
@@ -150,6 +179,8 @@ def test_bodies_can_be_left_out(agent: RunningAgent, tmp_path: Path) -> None:
             client.ask(EventKind.REQUEST_HEADERS, request_headers("r"))
             client.ask(EventKind.REQUEST_BODY_CHUNK, body(b"a"))
             client.ask(EventKind.RESPONSE_BODY_CHUNK, body(b"a"))
+            client.ask(EventKind.WEBSOCKET_FRAME, FRAME)
+            client.ask(EventKind.GUARDRAIL_INSPECT, CONTENT)
         tap.stop()
         assert [line["hook"] for line in tap.lines] == ["on_request_headers"]
 

@@ -132,6 +132,30 @@ def test_other_response_bodies(everything: Module) -> None:
         assert found == {"decision": "allow", "response_body_mutation": wanted}
 
 
+def test_decisions_on_frames(everything: Module) -> None:
+    frame = {"data": "é", "frame_index": 7, "fin": False, "route_id": "chat"}
+    assert result(everything, "on_websocket_frame", frame) == {
+        "decision": "close",
+        "code": 1003,
+        "reason": 'no "é"',
+        "tags": ["text true 7 false chat 127.0.0.1"],
+    }
+    assert result(everything, "on_websocket_frame", {"data": b"\xff"}) == {"decision": "drop"}
+
+
+def test_findings_in_contents(everything: Module) -> None:
+    content = {"content": "é", "model": "m", "categories": ["email", "ssn"]}
+    detection = {
+        "category": "email",
+        "description": "prompt_injection m  email+ssn",
+        "severity": "low",
+        "span": {"start": 0, "end": 2},
+    }
+    found = {"detected": True, "detections": [detection], "redacted_content": '"*"'}
+    assert result(everything, "on_guardrail", content) == found
+    assert result(everything, "on_guardrail", {}) == {"detected": False, "detections": []}
+
+
 def test_assemblyscript_configuration(assemblyscript: Path) -> None:
     with Module.load(assemblyscript, {"greeting": "grüß Gott"}, timeout_ms=PATIENT_MS) as module:
         assert module.start_log == (("warning", "log", "grüß Gott"),)

@@ -42,26 +42,32 @@ static u32 end_of_address(text t, u32 start, u32 i) {
     return end;
 }
 
-/* Where the card's number ends that begins at `start`, its digits parted by single blanks or dashes; 0: it is none. */
-static u32 end_of_number(text t, u32 start) {
-    u8 digits[LONGEST_NUMBER];
-    u32 count = 0, end = start;
-    for (u32 i = start; i < t.len; i++) {
-        if (is_digit(t.at[i])) {
-            if (count == LONGEST_NUMBER)
-                return 0;
-            digits[count++] = t.at[i] - '0';
-            end = i + 1;
-        } else if ((t.at[i] != ' ' && t.at[i] != '-') || i > end) {
-            break;
-        }
-    }
+static bool has_check_digit(const u8 *digits, u32 count) {
     u32 sum = 0;
     for (u32 i = 0; i < count; i++) {
         u32 digit = digits[count - 1 - i] * (i % 2 + 1u);
         sum += digit > 9 ? digit - 9 : digit;
     }
-    return count >= SHORTEST_NUMBER && sum % 10 == 0 ? end : 0;
+    return sum % 10 == 0;
+}
+
+/* Where the card's number ends that begins at `start`, its digits parted by single blanks or dashes; 0: it is none.
+ * Another number may follow behind such a blank. */
+static u32 end_of_number(text t, u32 start) {
+    u8 digits[LONGEST_NUMBER];
+    u32 count = 0, end = 0;
+    for (u32 i = start; i < t.len && count < LONGEST_NUMBER; i++) {
+        if (!is_digit(t.at[i])) {
+            if ((t.at[i] != ' ' && t.at[i] != '-') || !is_digit(t.at[i - 1]))
+                break;
+            continue;
+        }
+        digits[count++] = t.at[i] - '0';
+        bool ends = i + 1 == t.len || !is_digit(t.at[i + 1]);
+        if (ends && count >= SHORTEST_NUMBER && has_check_digit(digits, count))
+            end = i + 1;
+    }
+    return end;
 }
 
 static void mask(text t, u32 start, u32 end) {

@@ -34,14 +34,16 @@ _REPLY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ProxyKind:
-    """One published proxy: `variable` names its binary."""
+    """One published proxy: `variable` names its binary, `file` its configuration, which has `timeout` so."""
 
     name: str
     variable: str
+    file: str
+    timeout: str = TIMEOUT
 
     def configuration(self) -> str:
         """The configuration that docs/proxies.md shows."""
-        return (_HERE / f"{self.name}.kdl").read_text()
+        return (_HERE / self.file).read_text()
 
     def path(self) -> Path:
         """Where the binary should be."""
@@ -56,8 +58,9 @@ class ProxyKind:
         return path
 
 
-ZENTINEL = ProxyKind("zentinel", "ZENTINEL_BIN")
-SENTINEL = ProxyKind("sentinel", "SENTINEL_BIN")
+ZENTINEL = ProxyKind("zentinel", "ZENTINEL_BIN", "zentinel.kdl")
+SENTINEL = ProxyKind("sentinel", "SENTINEL_BIN", "sentinel.kdl")
+SENTINEL_FRAMES = ProxyKind("sentinel", "SENTINEL_BIN", "sentinel-websocket.toml", "timeout_ms = 50")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,11 @@ class Reply:
 class RunningProxy:
     """A proxy on a free loopback port, ready to take requests."""
 
-    def __init__(self, binary: Path, configuration: str, directory: Path, port: int) -> None:
+    def __init__(self, binary: Path, path: Path, port: int) -> None:
+        """`path` is its configuration."""
+        directory = path.parent
         self.port = port
         self._log_path = directory / "proxy.log"
-        path = directory / "proxy.kdl"
-        path.write_text(configuration)
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [binary, "-c", path],
@@ -156,15 +159,16 @@ def start_proxy(
         "127.0.0.1:8080": f"127.0.0.1:{port}",
         "127.0.0.1:3000": f"127.0.0.1:{upstream_port}",
         "/tmp/sentinel-wasm.sock": str(agent_socket),
-        TIMEOUT: TIMEOUT.replace("50", str(_PATIENT_TIMEOUT_MS)),
+        kind.timeout: kind.timeout.replace("50", str(_PATIENT_TIMEOUT_MS)),
         **changes,
     }
     for old in replacements:
-        assert configuration.count(old) == 1, f"{old!r} is not once in {kind.name}.kdl"
+        assert configuration.count(old) == 1, f"{old!r} is not once in {kind.file}"
     # All in one pass: a port that begins with 3000 must not be taken for the one to replace.
     any_old = re.compile("|".join(map(re.escape, replacements)))
-    configuration = any_old.sub(lambda found: replacements[found[0]], configuration)
-    return RunningProxy(kind.binary(), configuration, directory, port)
+    path = directory / kind.file
+    path.write_text(any_old.sub(lambda found: replacements[found[0]], configuration))
+    return RunningProxy(kind.binary(), path, port)
 
 
 def free_port() -> int:

@@ -6,15 +6,18 @@ import time
 
 import pytest
 
-from ..conftest import BuildWat
+from ..conftest import EXAMPLES, BuildWat
 from ..scraping import LOCAL, Scraped
 from ..test_workers import until
 from .conftest import StartStack
 from .modules import SLOW_OR_DENIES
-from .proxy import SENTINEL, TIMEOUT, RunningProxy
+from .proxy import SENTINEL, SENTINEL_FRAMES, TIMEOUT, RunningProxy
 from .upstream import CARD_BODY, Upstream
+from .websocket import BINARY, CLOSE, CONTINUATION, TEXT, Frame, WebSocket
 
 pytestmark = [pytest.mark.e2e, pytest.mark.parallel]
+
+FRAMES = EXAMPLES / "c" / "websocket.wasm"
 
 ALL_EVENTS = '"request_headers" "request_body" "response_headers" "response_body"'
 
@@ -95,6 +98,38 @@ def test_late_answer_is_not_taken_for_the_next_request(
         time.sleep(0.5)
     assert status == 403
     assert upstream.paths == []
+
+
+def test_frames_are_filtered_both_ways(start_stack: StartStack, upstream: Upstream) -> None:
+    """The module keeps the end of one frame for the next: all reach the same instance."""
+    stack = start_stack(SENTINEL_FRAMES, "--dispatch", "threads", module=FRAMES)
+    with WebSocket(stack.proxy.port) as client:
+        assert client.status == 101
+        client.send(TEXT, b"hello")
+        client.send(BINARY, bytes(65_537))
+        client.send(BINARY, b"small")
+        assert [client.receive(), client.receive()] == [Frame(TEXT, b"hello"), Frame(BINARY, b"small")]
+        client.send(TEXT, b"my pass", fin=False)
+        assert client.receive() == Frame(TEXT, b"my pass")
+        client.send(CONTINUATION, b"word is")
+        until(lambda: "WebSocket closed: 1008 a forbidden word" in stack.proxy.log)
+        assert upstream.bodies == [b"hello", b"small", b"my pass"]
+
+
+def test_a_close_is_cut_off_by_this_proxy(start_stack: StartStack) -> None:
+    """Its defect: for a client's frame it writes an HTTP error into the WebSocket, and no Close frame."""
+    stack = start_stack(SENTINEL_FRAMES, module=FRAMES)
+    with WebSocket(stack.proxy.port) as client:
+        client.send(TEXT, b"password")
+        assert client.receive() != Frame(CLOSE, b"\x03\xf0a forbidden word")
+    until(lambda: "WebSocket closed: 1008 a forbidden word" in stack.proxy.log)
+
+
+def test_a_close_for_the_servers_frame_reaches_the_client(start_stack: StartStack) -> None:
+    stack = start_stack(SENTINEL_FRAMES, module=FRAMES)
+    with WebSocket(stack.proxy.port, "/password") as client:
+        client.send(TEXT, b"say it")
+        assert client.receive() == Frame(CLOSE, b"\x03\xf0a forbidden word")
 
 
 def _wait_for_200(proxy: RunningProxy, seconds: float) -> None:

@@ -9,15 +9,38 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import BuildWat, StartAgent
+from ..conftest import EXAMPLES, BuildWat, StartAgent
+from ..test_workers import until
 from .conftest import SECURITY, StartStack
 from .modules import BLOCKS_BODIES, BLOCKS_RESPONSES, TRAPS_ON_BODIES, WITHHOLDS_BODIES
 from .proxy import ZENTINEL, Reply, RunningProxy, start_proxy
-from .upstream import CARD_BODY, LONG_BODY, LONG_MASKED_BODY, MASKED_BODY, Upstream
+from .upstream import CARD_BODY, LONG_BODY, LONG_MASKED_BODY, MASKED_BODY, STREAMED, Upstream
+from .websocket import TEXT, WebSocket
 
 pytestmark = [pytest.mark.e2e, pytest.mark.parallel]
 
 RESPONSE_EVENTS = ' "response_headers" "response_body"'
+
+ROUTE = 'upstream "backend"\n        filters "wasm"'
+GUARDRAILS = """
+        service-type "inference"
+        inference {
+            rate-limit {
+                tokens-per-minute 1000000
+            }
+            guardrails {
+                prompt-injection {
+                    enabled #true
+                    agent "wasm"
+                    action "block"
+                }
+                pii-detection {
+                    enabled #true
+                    agent "wasm"
+                    categories "email" "credit-card"
+                }
+            }
+        }"""
 
 # Long enough for several attempts at the agent; it was watched for 120 s by hand.
 WATCHED_S = 3.0
@@ -161,6 +184,37 @@ def test_agent_started_after_the_proxy_is_never_reached(
         assert _statuses(proxy) <= {503, 504}
     finally:
         proxy.kill()
+
+
+def test_a_models_stream_is_inspected_when_it_is_over(start_stack: StartStack) -> None:
+    """This proxy tells of what was found; it redacts and blocks nothing."""
+    module = EXAMPLES / "c" / "guardrail.wasm"
+    stack = start_stack(ZENTINEL, "--verbose", module=module, changes={ROUTE: ROUTE + GUARDRAILS})
+    assert stack.proxy.get("/stream").body == STREAMED
+    stack.agent.wait_for_log('"detections":["credit-card","email"]')
+    until(lambda: "PII detected in inference response" in stack.proxy.log)
+
+
+def test_prompts_are_never_inspected(start_stack: StartStack) -> None:
+    """This proxy's defect: it looks for a prompt before it has read the body."""
+    module = EXAMPLES / "c" / "guardrail.wasm"
+    stack = start_stack(ZENTINEL, "--verbose", module=module, changes={ROUTE: ROUTE + GUARDRAILS})
+    assert stack.proxy.post("/", '{"prompt": "I am zoe@example.com"}').status == 200
+    assert "on_guardrail" not in {line.get("hook") for line in stack.agent.lines("decided")}
+
+
+def test_inspected_frames_end_the_websocket(start_stack: StartStack, upstream: Upstream) -> None:
+    """This proxy's defect: it takes the event's name, and then cannot send it."""
+    changes = {
+        ROUTE: f"websocket #true\n        websocket-inspection #true\n        {ROUTE}",
+        RESPONSE_EVENTS: ' "websocket_frame"',
+    }
+    stack = start_stack(ZENTINEL, module=EXAMPLES / "c" / "websocket.wasm", changes=changes)
+    with WebSocket(stack.proxy.port) as client:
+        assert client.status == 101
+        client.send(TEXT, b"hello")
+        until(lambda: "Unsupported event type WebSocketFrame" in stack.proxy.log)
+    assert upstream.bodies == []
 
 
 def _statuses(proxy: RunningProxy) -> set[int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from . import websocket
 
 CARD_BODY = b"paid with 4111-1111-1111-1234, thank you\n"
 MASKED_BODY = b"paid with ****-****-****-1234, thank you\n"
@@ -15,6 +19,12 @@ MASKED_BODY = b"paid with ****-****-****-1234, thank you\n"
 _PIECE = 25_600
 LONG_BODY = b"abcdefghijklmno\n" * 12_800
 LONG_CARD_BODY = LONG_BODY[: _PIECE - 16] + b"4111-1111-1111-1234" + LONG_BODY[_PIECE + 3 :]
+# What a model answers, in pieces.
+STREAMED = b"".join(
+    b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"content": part}}]}).encode()
+    for part in ("write to zoe@exam", "ple.com, 4111 1111 ", "1111 1111")
+)
+
 LONG_MASKED_BODY = LONG_CARD_BODY.replace(b"4111-1111-1111", b"****-****-****")
 
 
@@ -22,8 +32,8 @@ class Upstream:
     """A threaded HTTP server on a free loopback port.
 
     `/card` answers with a card number, `/held` too but not before `release`, `/long` with 200 KB in
-    several writes, `/long-card` likewise with a card number; everything else with a JSON report of
-    the request.
+    several writes, `/long-card` likewise with a card number, `/stream` as a model does; everything else
+    with a JSON report of the request. A WebSocket's frames come back.
     """
 
     def __init__(self) -> None:
@@ -98,18 +108,38 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: pytest's output is for failures."""
 
     def _answer(self, body: bytes) -> None:
-        if self.path == "/card":
+        if self.headers.get("Upgrade"):
+            self._echo_frames()
+        elif self.path == "/card":
             self._send("text/plain", CARD_BODY)
         elif self.path == "/held":
             self.server.held.set()
             self.server.released.wait(10)
             self._send("text/plain", CARD_BODY)
+        elif self.path == "/stream":
+            self._send("text/event-stream", STREAMED)
         elif self.path == "/long":
             self._send("application/octet-stream", LONG_BODY)
         elif self.path == "/long-card":
             self._send("text/plain", LONG_CARD_BODY)
         else:
             self._send("application/json", self._report(body))
+
+    def _echo_frames(self) -> None:
+        """A WebSocket's, until the proxy has enough of it; at `/password`, that is what they say."""
+        key = self.headers["Sec-WebSocket-Key"].encode()
+        digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(digest).decode())
+        self.end_headers()
+        self.close_connection = True
+        while frame := websocket.read(self.rfile):
+            self.server.bodies.append(frame.payload)
+            if self.path == "/password":
+                frame = frame._replace(payload=b"password")
+            self.wfile.write(websocket.written(*frame, mask=False))
 
     def _report(self, body: bytes) -> bytes:
         report = {

@@ -24,6 +24,16 @@ export function challenge(kind: string): Decision {
   return new Decision("challenge").put("challenge_type", quote(kind));
 }
 
+/** Keeps a WebSocket's frame back. */
+export function dropFrame(): Decision {
+  return new Decision("drop");
+}
+
+/** Ends a WebSocket with a code of RFC 6455, section 7.4, and a reason of at most 123 bytes. */
+export function close(code: i32, reason: string): Decision {
+  return new Decision("close").put("code", code.toString()).put("reason", quote(reason));
+}
+
 export class Decision {
   /** The members that are whole, as JSON. */
   private readonly members: Map<string, string> = new Map();

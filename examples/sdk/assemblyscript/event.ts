@@ -78,6 +78,59 @@ export class BodyChunk {
   }
 }
 
+/** What on_websocket_frame gets. */
+export class Frame {
+  readonly correlationId: string;
+  /** text, binary, continuation, ping, pong or close. */
+  readonly opcode: string;
+  readonly toServer: bool;
+  /** Among those of its direction. */
+  readonly index: u64;
+  readonly fin: bool;
+  /** Empty when there is none. */
+  readonly routeId: string;
+  readonly clientIp: string;
+  /** Whether the payload is UTF-8. */
+  readonly isText: bool;
+  /** The text, or else a character of 0 to 255 for each byte. */
+  readonly data: string;
+
+  constructor(fields: Fields) {
+    const isText = fields.text("encoding") == "utf-8";
+    this.correlationId = fields.text("correlation_id");
+    this.opcode = fields.text("opcode");
+    this.toServer = fields.flag("client_to_server");
+    this.index = fields.count("frame_index");
+    this.fin = fields.flag("fin");
+    this.routeId = fields.textOrEmpty("route_id");
+    this.clientIp = fields.text("client_ip");
+    this.isText = isText;
+    this.data = isText ? fields.text("data") : fields.base64("data");
+  }
+}
+
+/** What on_guardrail gets. */
+export class Inspection {
+  readonly correlationId: string;
+  /** prompt_injection or pii_detection. */
+  readonly type: string;
+  readonly content: string;
+  /** Empty when there is none, as routeId. */
+  readonly model: string;
+  readonly routeId: string;
+  /** What to look for; none: everything. */
+  readonly categories: string[];
+
+  constructor(fields: Fields) {
+    this.correlationId = fields.text("correlation_id");
+    this.type = fields.text("inspection_type");
+    this.content = fields.text("content");
+    this.model = fields.textOrEmpty("model");
+    this.routeId = fields.textOrEmpty("route_id");
+    this.categories = fields.texts("categories");
+  }
+}
+
 /** The members of an event. `bad` says whether something was not what was expected. */
 export class Fields {
   bad: bool = false;
@@ -86,6 +139,22 @@ export class Fields {
 
   text(name: string): string {
     return this.required(name, Type.String).text;
+  }
+
+  /** Of a member that has to be there, but may be null. */
+  textOrEmpty(name: string): string {
+    return this.isNull(name) ? "" : this.text(name);
+  }
+
+  texts(name: string): string[] {
+    const found = new Array<string>();
+    const items = this.required(name, Type.Array).items;
+    if (items === null) return found;
+    for (let i = 0; i < items.length; i++) {
+      if (items[i].type != Type.String) this.bad = true;
+      found.push(items[i].text);
+    }
+    return found;
   }
 
   count(name: string): u64 {

@@ -2,7 +2,8 @@
 // read is blocked and not asked about: a filter that let it through would be no filter.
 
 import { block, Decision } from "./decision";
-import { BodyChunk, Fields, Request, Response } from "./event";
+import { BodyChunk, Fields, Frame, Inspection, Request, Response } from "./event";
+import { Findings } from "./findings";
 import { quote, Value } from "./json";
 import { give, read } from "./memory";
 
@@ -25,6 +26,21 @@ export function onBody(ptr: usize, len: usize, decide: (chunk: BodyChunk) => Dec
   const fields = new Fields(read(ptr, len));
   const chunk = new BodyChunk(fields);
   return answer(fields.bad ? badInput() : decide(chunk));
+}
+
+/** on_websocket_frame. */
+export function onFrame(ptr: usize, len: usize, decide: (frame: Frame) => Decision): u64 {
+  const fields = new Fields(read(ptr, len));
+  const frame = new Frame(fields);
+  return answer(fields.bad ? badInput() : decide(frame));
+}
+
+/** on_guardrail. What cannot be read counts as found. */
+export function onGuardrail(ptr: usize, len: usize, inspect: (inspection: Inspection) => Findings): u64 {
+  const fields = new Fields(read(ptr, len));
+  const inspection = new Inspection(fields);
+  const unread = new Findings().found("bad-input", "the event cannot be read", "high", 0, 0);
+  return give((fields.bad ? unread : inspect(inspection)).toString());
 }
 
 /** on_configure. `apply` gets the configuration, a JSON object, and returns why it refuses it, or null. */

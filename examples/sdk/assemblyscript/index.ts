@@ -12,9 +12,10 @@
 //       return request.uri.startsWith("/admin") ? block(403, "Forbidden").tag("admin") : allow();
 //     }
 
-export { onBody, onConfigure, onRequest, onResponse } from "./hooks";
+export { onBody, onConfigure, onFrame, onGuardrail, onRequest, onResponse } from "./hooks";
 export { alloc, dealloc } from "./memory";
-export { BodyChunk, Headers, Request, Response } from "./event";
-export { allow, block, challenge, Decision, redirect } from "./decision";
+export { BodyChunk, Frame, Headers, Inspection, Request, Response } from "./event";
+export { allow, block, challenge, close, Decision, dropFrame, redirect } from "./decision";
+export { Findings } from "./findings";
 export { Level, log } from "./log";
 export { Type, Value } from "./json";

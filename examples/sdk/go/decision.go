@@ -14,6 +14,8 @@ type Decision struct {
 type answer struct {
 	Decision              string              `json:"decision"`
 	Status                int                 `json:"status,omitempty"`
+	Code                  int                 `json:"code,omitempty"`
+	CloseReason           string              `json:"reason,omitempty"`
 	Body                  string              `json:"body,omitempty"`
 	ChallengeType         string              `json:"challenge_type,omitempty"`
 	ChallengeParams       map[string]string   `json:"challenge_params,omitempty"`
@@ -58,6 +60,16 @@ func Redirect(status int, url string) *Decision {
 // Challenge has the proxy put a challenge of its own to the client, as "captcha" or "js_challenge".
 func Challenge(kind string) *Decision {
 	return &Decision{answer{Decision: "challenge", ChallengeType: kind}}
+}
+
+// DropFrame keeps a WebSocket's frame back.
+func DropFrame() *Decision {
+	return &Decision{answer{Decision: "drop"}}
+}
+
+// Close ends a WebSocket with a code of RFC 6455, section 7.4, and a reason of at most 123 bytes.
+func Close(code int, reason string) *Decision {
+	return &Decision{answer{Decision: "close", Code: code, CloseReason: reason}}
 }
 
 // Param is a parameter of a challenge.

@@ -31,6 +31,29 @@ type BodyChunk struct {
 	Data          string  // the chunk's bytes
 }
 
+// Frame is what on_websocket_frame gets.
+type Frame struct {
+	CorrelationID string
+	Opcode        string // text, binary, continuation, ping, pong or close
+	ToServer      bool
+	Index         uint64 // among those of its direction
+	Fin           bool
+	RouteID       string // empty when there is none
+	ClientIP      string
+	IsText        bool   // whether Data is valid UTF-8
+	Data          string // the frame's bytes
+}
+
+// Inspection is what on_guardrail gets.
+type Inspection struct {
+	CorrelationID  string
+	Type           string // prompt_injection or pii_detection
+	Content        string
+	Model, RouteID string   // empty when there is none
+	Categories     []string // what to look for; none: everything
+	Metadata       map[string]string
+}
+
 // Headers are the values by name. The agent gives names in canonical form (User-Agent), and several values of one
 // header as one.
 type Headers map[string]string
@@ -66,6 +89,33 @@ func readBodyChunk(f *fields) *BodyChunk {
 	}
 }
 
+func readFrame(f *fields) *Frame {
+	encoding := required[string](f, "encoding")
+	return &Frame{
+		CorrelationID: required[string](f, "correlation_id"),
+		Opcode:        required[string](f, "opcode"),
+		ToServer:      required[bool](f, "client_to_server"),
+		Index:         required[uint64](f, "frame_index"),
+		Fin:           required[bool](f, "fin"),
+		RouteID:       orEmpty(f, "route_id"),
+		ClientIP:      required[string](f, "client_ip"),
+		IsText:        encoding == "utf-8",
+		Data:          requiredData(f, encoding),
+	}
+}
+
+func readInspection(f *fields) *Inspection {
+	return &Inspection{
+		CorrelationID: required[string](f, "correlation_id"),
+		Type:          required[string](f, "inspection_type"),
+		Content:       required[string](f, "content"),
+		Model:         orEmpty(f, "model"),
+		RouteID:       orEmpty(f, "route_id"),
+		Categories:    required[[]string](f, "categories"),
+		Metadata:      required[map[string]string](f, "metadata"),
+	}
+}
+
 // fields are those of a JSON object. A struct with tags would be shorter, but encoding/json then does not mind what is
 // missing, takes null for anything and URI for uri.
 type fields struct {
@@ -95,6 +145,13 @@ func required[T any](f *fields, name string) (value T) {
 	}
 	f.bad = true
 	return value
+}
+
+func orEmpty(f *fields, name string) string {
+	if text := nullable[string](f, name); text != nil {
+		return *text
+	}
+	return ""
 }
 
 func requiredHeaders(f *fields) Headers {

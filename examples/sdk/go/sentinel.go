@@ -36,6 +36,25 @@ func OnBody(address, size uint32, decide func(*BodyChunk) *Decision) uint64 {
 	return call(address, size, readBodyChunk, decide)
 }
 
+// OnFrame is on_websocket_frame.
+func OnFrame(address, size uint32, decide func(*Frame) *Decision) uint64 {
+	return call(address, size, readFrame, decide)
+}
+
+// OnGuardrail is on_guardrail. What cannot be read counts as found.
+func OnGuardrail(address, size uint32, inspect func(*Inspection) *Findings) uint64 {
+	input := parse(buffers[address][:size])
+	inspection := readInspection(input)
+	if input.bad {
+		return give(&NothingFound().Found(Detection{Category: "bad-input", Description: "the event cannot be read"}).found)
+	}
+	findings := inspect(inspection)
+	if findings == nil {
+		return 0
+	}
+	return give(&findings.found)
+}
+
 // OnConfigure is on_configure: it reads the configuration into a Config, as encoding/json does, and gives that to
 // apply. What does not fit, a field that Config does not have, and an error of apply's refuse the configuration.
 func OnConfigure[Config any](address, size uint32, apply func(Config) error) uint64 {

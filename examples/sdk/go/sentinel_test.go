@@ -119,6 +119,43 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+const (
+	frame   = `{"correlation_id":"c","opcode":"text","client_to_server":true,"frame_index":7,"fin":false,"route_id":null,"client_ip":"::1","encoding":"utf-8","data":"é"}`
+	inspect = `{"correlation_id":"c","inspection_type":"pii_detection","content":"é","model":"m","categories":["email"],"route_id":null,"metadata":{"k":"v"}}`
+)
+
+func onFrame(decide func(*Frame) *Decision) func(address, size uint32) uint64 {
+	return func(address, size uint32) uint64 { return OnFrame(address, size, decide) }
+}
+
+func onGuardrail(inspect func(*Inspection) *Findings) func(address, size uint32) uint64 {
+	return func(address, size uint32) uint64 { return OnGuardrail(address, size, inspect) }
+}
+
+func TestFrames(t *testing.T) {
+	expect(t, ask(t, onFrame(func(found *Frame) *Decision {
+		wanted := Frame{CorrelationID: "c", Opcode: "text", ToServer: true, Index: 7, ClientIP: "::1", IsText: true, Data: "é"}
+		expect(t, found, &wanted)
+		return Close(1003, "no").Tag("a")
+	}), frame), `{"decision":"close","code":1003,"reason":"no","tags":["a"]}`)
+	drop := onFrame(func(*Frame) *Decision { return DropFrame() })
+	expect(t, ask(t, drop, frame), `{"decision":"drop"}`)
+	expect(t, ask(t, drop, request), refused)
+}
+
+func TestInspections(t *testing.T) {
+	expect(t, ask(t, onGuardrail(func(found *Inspection) *Findings {
+		wanted := Inspection{"c", "pii_detection", "é", "m", "", []string{"email"}, map[string]string{"k": "v"}}
+		expect(t, found, &wanted)
+		return NothingFound().Found(Detection{Category: "a", Description: "b", Severity: "low", Span: &Span{0, 2}}).Redacted("*")
+	}), inspect), `{"detected":true,"detections":[{"category":"a","description":"b","severity":"low","span":{"start":0,"end":2}}],"redacted_content":"*"}`)
+	clean := onGuardrail(func(*Inspection) *Findings { return NothingFound() })
+	expect(t, ask(t, clean, inspect), `{"detected":false}`)
+	expect(t, ask(t, onGuardrail(func(*Inspection) *Findings { return nil }), inspect), "")
+	unread := `{"detected":true,"detections":[{"category":"bad-input","description":"the event cannot be read"}]}`
+	expect(t, ask(t, clean, request), unread)
+}
+
 func TestConfiguration(t *testing.T) {
 	type config struct {
 		Allowed []string `json:"allowed"`

@@ -1,8 +1,8 @@
 // For tests/test_sdk.py: a filter that uses everything that the SDK has. A request's uri says which decision it wants.
 
 import {
-  allow, block, BodyChunk, challenge, Decision, Level, log, onBody, onConfigure, onRequest, onResponse, redirect,
-  Request, Response, Type, Value,
+  allow, block, BodyChunk, challenge, close, Decision, dropFrame, Findings, Frame, Inspection, Level, log, onBody,
+  onConfigure, onFrame, onGuardrail, onRequest, onResponse, redirect, Request, Response, Type, Value,
 } from "..";
 export { alloc, dealloc } from "..";
 
@@ -54,4 +54,20 @@ export function on_response_body(ptr: usize, len: usize): u64 {
   return onBody(ptr, len, (chunk: BodyChunk): Decision =>
     chunk.data == "drop" ? allow().dropResponseBody(chunk) : allow().replaceResponseBody(chunk, chunk.data + "!")
   );
+}
+
+export function on_websocket_frame(ptr: usize, len: usize): u64 {
+  return onFrame(ptr, len, (frame: Frame): Decision => {
+    if (!frame.isText) return dropFrame();
+    const about = `${frame.opcode} ${frame.toServer} ${frame.index} ${frame.fin} ${frame.routeId} ${frame.clientIp}`;
+    return close(1003, `no "${frame.data}"`).tag(about);
+  });
+}
+
+export function on_guardrail(ptr: usize, len: usize): u64 {
+  return onGuardrail(ptr, len, (inspection: Inspection): Findings => {
+    if (inspection.content == "") return new Findings();
+    const about = `${inspection.type} ${inspection.model} ${inspection.routeId} ${inspection.categories.join("+")}`;
+    return new Findings().found("email", about, "low", 0, 2).redacted('"*"');
+  });
 }

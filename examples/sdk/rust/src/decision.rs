@@ -220,7 +220,7 @@ pub enum List<'a> {
 }
 
 impl List<'_> {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             List::Fixed(texts) => texts.is_empty(),
             List::Made(texts) => texts.is_empty(),

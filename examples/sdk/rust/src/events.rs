@@ -2,6 +2,7 @@
 //! do.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -90,11 +91,92 @@ impl<'a> BodyChunk<'a> {
 
     /// None where it says that it is base64, and is not.
     pub(crate) fn decode(mut self) -> Option<Self> {
-        if self.encoding == Encoding::Base64 {
-            self.decoded = base64::decode(&self.data)?;
-        }
+        self.decoded = decoded(self.encoding, &self.data)?;
         Some(self)
     }
+}
+
+/// The bytes of base64; nothing for text, which needs no decoding.
+fn decoded(encoding: Encoding, data: &str) -> Option<Vec<u8>> {
+    match encoding {
+        Encoding::Text => Some(Vec::new()),
+        Encoding::Base64 => base64::decode(data),
+    }
+}
+
+/// What `on_websocket_frame` gets.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Frame<'a> {
+    #[serde(borrow)]
+    pub correlation_id: Cow<'a, str>,
+    /// `text`, `binary`, `continuation`, `ping`, `pong` or `close`.
+    #[serde(borrow)]
+    pub opcode: Cow<'a, str>,
+    #[serde(rename = "client_to_server")]
+    pub to_server: bool,
+    /// Among those of its direction.
+    pub frame_index: u64,
+    pub fin: bool,
+    #[serde(borrow)]
+    pub route_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub client_ip: Cow<'a, str>,
+    encoding: Encoding,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(skip)]
+    decoded: Vec<u8>,
+}
+
+impl<'a> Frame<'a> {
+    /// A client's frame of text, for a filter's tests.
+    pub fn of_text(text: &'a str) -> Self {
+        Frame {
+            opcode: "text".into(),
+            to_server: true,
+            fin: true,
+            data: text.into(),
+            ..Frame::default()
+        }
+    }
+
+    /// The frame's text; None where it is not valid UTF-8.
+    pub fn text(&self) -> Option<&str> {
+        (self.encoding == Encoding::Text).then_some(&*self.data)
+    }
+
+    /// The frame's payload, whether text or not.
+    pub fn bytes(&self) -> &[u8] {
+        match self.encoding {
+            Encoding::Text => self.data.as_bytes(),
+            Encoding::Base64 => &self.decoded,
+        }
+    }
+
+    /// None where it says that it is base64, and is not.
+    pub(crate) fn decode(mut self) -> Option<Self> {
+        self.decoded = decoded(self.encoding, &self.data)?;
+        Some(self)
+    }
+}
+
+/// What `on_guardrail` gets.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Inspection<'a> {
+    #[serde(borrow)]
+    pub correlation_id: Cow<'a, str>,
+    /// `prompt_injection` or `pii_detection`.
+    #[serde(borrow)]
+    pub inspection_type: Cow<'a, str>,
+    #[serde(borrow)]
+    pub content: Cow<'a, str>,
+    #[serde(borrow)]
+    pub model: Option<Cow<'a, str>>,
+    /// What to look for; none: everything.
+    pub categories: Vec<String>,
+    #[serde(borrow)]
+    pub route_id: Option<Cow<'a, str>>,
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What `on_request_complete` gets.

@@ -7,7 +7,10 @@ use std::str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{log, BodyChunk, Complete, Decision, Level, Request, Response};
+use crate::{
+    log, BodyChunk, Complete, Decision, Findings, Frame, FrameDecision, Inspection, Level, Request,
+    Response,
+};
 
 pub fn on_request_headers<'a>(
     event: &'a [u8],
@@ -37,6 +40,22 @@ pub fn on_response_body<'a>(
 ) -> Vec<u8> {
     let chunk = read(event).and_then(BodyChunk::decode);
     write(&chunk.map_or_else(Decision::bad_input, decide))
+}
+
+pub fn on_websocket_frame<'a>(
+    event: &'a [u8],
+    decide: impl FnOnce(Frame<'a>) -> FrameDecision<'a>,
+) -> Vec<u8> {
+    let frame = read(event).and_then(Frame::decode);
+    write(&frame.map_or_else(FrameDecision::bad_input, decide))
+}
+
+/// What cannot be read counts as found.
+pub fn on_guardrail<'a>(
+    event: &'a [u8],
+    inspect: impl FnOnce(Inspection<'a>) -> Findings,
+) -> Vec<u8> {
+    write(&read(event).map_or_else(Findings::bad_input, inspect))
 }
 
 /// The request is over. Nothing can be decided any more.
@@ -95,6 +114,7 @@ fn write(result: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Detection, Severity, Span};
     use serde_json::{json, to_vec, Value};
 
     fn event(value: Value) -> Vec<u8> {
@@ -172,6 +192,74 @@ mod tests {
             assert_eq!(chunk.bytes(), b"\xff\x00");
             Decision::allow()
         });
+    }
+
+    fn frame(encoding: &str, data: &str) -> Vec<u8> {
+        event(json!({
+            "correlation_id": "c", "opcode": "text", "client_to_server": true, "frame_index": 7, "fin": false,
+            "route_id": null, "client_ip": "::1", "encoding": encoding, "data": data,
+        }))
+    }
+
+    #[test]
+    fn a_frame_is_text_or_bytes() {
+        let result = on_websocket_frame(&frame("utf-8", "hello"), |frame| {
+            assert_eq!(
+                (&*frame.opcode, frame.to_server, frame.fin),
+                ("text", true, false)
+            );
+            assert_eq!((frame.frame_index, &frame.route_id), (7, &None));
+            assert_eq!(frame.text(), Some("hello"));
+            FrameDecision::close(1003, "no").tags(&["rude"])
+        });
+        let close = json!({"decision": "close", "code": 1003, "reason": "no", "tags": ["rude"]});
+        assert_eq!(decided(&result), close);
+        let result = on_websocket_frame(&frame("base64", "/wA="), |frame| {
+            assert_eq!((frame.text(), frame.bytes()), (None, &b"\xff\x00"[..]));
+            FrameDecision::drop()
+        });
+        assert_eq!(decided(&result), json!({"decision": "drop"}));
+        let result = on_websocket_frame(&frame("base64", "/wA"), |_| panic!("no frame"));
+        assert_eq!(decided(&result)["tags"], json!(["bad-input"]));
+        assert_eq!(Frame::of_text("a").bytes(), b"a");
+    }
+
+    #[test]
+    fn a_content_is_inspected() {
+        let event = event(json!({
+            "correlation_id": "c", "inspection_type": "pii_detection", "content": "é", "model": "m",
+            "categories": ["email"], "route_id": null, "metadata": {"k": "v"},
+        }));
+        let result = on_guardrail(&event, |inspection| {
+            assert_eq!(
+                (&*inspection.content, inspection.model.as_deref()),
+                ("é", Some("m"))
+            );
+            assert_eq!(
+                (&*inspection.categories[0], &*inspection.metadata["k"]),
+                ("email", "v")
+            );
+            let found = Detection {
+                category: "a".to_owned(),
+                description: "b".to_owned(),
+                severity: Severity::Low,
+                confidence: None,
+                span: Some(Span { start: 0, end: 2 }),
+            };
+            Findings::none().found(found).redacted("*")
+        });
+        let found = json!({
+            "category": "a", "description": "b", "severity": "low", "span": {"start": 0, "end": 2},
+        });
+        let wanted = json!({"detected": true, "detections": [found], "redacted_content": "*"});
+        assert_eq!(decided(&result), wanted);
+        let clean = on_guardrail(&event, |_| Findings::none());
+        assert_eq!(
+            decided(&clean),
+            json!({"detected": false, "detections": []})
+        );
+        let unread = on_guardrail(b"{}", |_| panic!("no content"));
+        assert_eq!(decided(&unread)["detections"][0]["category"], "bad-input");
     }
 
     #[test]

@@ -21,12 +21,16 @@
 mod base64;
 mod decision;
 mod events;
+mod findings;
+mod frame;
 pub mod hooks;
 mod log;
 pub mod memory;
 
 pub use decision::{Data, Decision, List};
-pub use events::{BodyChunk, Complete, Headers, Request, Response};
+pub use events::{BodyChunk, Complete, Frame, Headers, Inspection, Request, Response};
+pub use findings::{Detection, Findings, Severity, Span};
+pub use frame::FrameDecision;
 pub use log::{log, Level};
 
 /// Exports hooks: `filter! { on_request_headers: decide, on_configure: configure }`. Each name is one
