@@ -110,7 +110,8 @@ cdef class QuickPath:
     `over(hook, blocks, correlation_id)` is told of answers that may be a request's last, where it has a guest
     of its own. `hooks` says which hooks there are, `allowed` is the answer where the module has nothing to
     say, for versions 1 and 2. `kept`: answers without an id, each behind its decision, by (result, hook,
-    version). Where `inline` never opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
+    version). Each answer is counted in `counts`: those of `outcome_answer` by itself. Where `inline` is never
+    open, `owner` may be None.
     """
 
     def __cinit__(

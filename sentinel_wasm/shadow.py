@@ -18,8 +18,7 @@ RESULTS = ("same", "different", "failed", "dropped")
 """What becomes of an event, as it is counted. `dropped`: it was not asked, because too much was waiting."""
 
 _QUEUED_BYTES = 16 * MIB  # what the events that wait for it may have
-_COMPARED = (
-    "verdict",
+_COMPARED = (  # beside the verdict
     "request_headers",
     "response_headers",
     "routing_metadata",
@@ -87,4 +86,5 @@ class Shadow:
 
 def differences(live: Decision, decision: Decision) -> list[str]:
     """What a proxy or its client would notice."""
-    return [field for field in _COMPARED if getattr(live, field) != getattr(decision, field)]
+    found = ["decision"] if live.verdict != decision.verdict else []
+    return found + [field for field in _COMPARED if getattr(live, field) != getattr(decision, field)]

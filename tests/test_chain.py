@@ -491,7 +491,7 @@ def test_a_shadow_is_compared_and_answers_nothing(start: Any) -> None:
         assert asked.ask(RESPONSE, response())["audit"]["tags"] == []
         assert until_compared(asked, 2) == {"different": 1, "same": 1}
     (line,) = [line for line in log if line["event"] == "shadow module decides otherwise"]
-    assert (line["live"], line["shadow"], line["differs"]) == ("block 451", "allow", ["verdict"])
+    assert (line["live"], line["shadow"], line["differs"]) == ("block 451", "allow", ["decision"])
     assert (line["name"], line["correlation_id"], line["hook"]) == ("m2", "id-1", "on_request_headers")
 
 
