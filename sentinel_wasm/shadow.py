@@ -41,12 +41,18 @@ class Shadow:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
+    def detach(self) -> None:
+        """What it would be asked yet, it is not."""
+        self._loop = None
+
     def ask_later(self, hook: int, event: Event, live: Decision) -> None:
         """In the loop's next turn, when the live answer to the event has been written."""
         if self._loop is not None and self.link.module.hooks[hook]:
             self._loop.call_soon(self._ask, hook, event, live)
 
     def _ask(self, hook: int, event: Event, live: Decision) -> None:
+        if self._loop is None:
+            return
         pool, limit_ns = self.link.pool, self.link.settings.timeout_ms * 1_000_000
         if pool.pending >= self.link.settings.queue_limit or self._queued_bytes > _QUEUED_BYTES:
             self.results["dropped"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -523,6 +524,16 @@ def test_a_shadow_that_cannot_start_is_left_out(start: Any) -> None:
     assert [link.name for link in asked.chain.links] == ["m1"]
     (line,) = [line for line in log if line["event"] == "the shadow module is left out"]
     assert "cannot be started" in line["reason"]
+
+
+def test_a_shadow_is_not_asked_once_its_agent_has_gone(start: Any) -> None:
+    asked = start(module(on_request_headers=ALLOWS), shadow(module(on_request_headers=ALLOWS)))
+    asked.chain.answer_v2(REQUEST, orjson.dumps(request_headers("id-1")), time.monotonic_ns(), print)
+    asked.chain.detach()
+    asked.wait(0)
+    asked.wait(0)
+    assert asked.chain.pending == 0
+    assert results_of(asked) == {}
 
 
 def test_a_shadow_has_its_own_match(start: Any) -> None:
