@@ -80,8 +80,8 @@ class Answering(ABC):
         health_changed: Callable[[], None],
         configure: Configure | None = None,
     ) -> None:
-        """Before the first event. `configure` takes a proxy's `config` block; without it, the only module gets
-        all of it.
+        """Before the first event. `configure` takes a proxy's `config` block; without it the only module
+        gets all of it.
         """
         for link in self.links:
             link.pool.attach(loop)
