@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -13,12 +15,13 @@ from sentinel_wasm._answers import answer
 from sentinel_wasm._fastpath import FrameBuffer, Normaliser
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.bench import reference
+from sentinel_wasm.chain import Chain
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.inputs import InputWriter
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import encode_v1
-from sentinel_wasm.settings import Address, Settings
+from sentinel_wasm.settings import Address, Linked, Settings
 
 FRAMES_A_READ = 16
 
@@ -102,6 +105,16 @@ def test_v2_event_with_admin(benchmark: BenchmarkFixture) -> None:
     settings = Settings(module=Path("trivial.wasm"), admin=Address("127.0.0.1", 0))
     agent = Agent(settings, work.trivial_module())
     assert benchmark(agent.quick.answer_frame, 0x10, work.frame_v2(12), work.FAR_NS) is not None
+
+
+@pytest.mark.benchmark(group="whole event")
+@pytest.mark.parametrize("modules", [2, 3])
+def test_v2_event_of_a_chain(benchmark: BenchmarkFixture, modules: int) -> None:
+    """Each changes a header, which the next one sees."""
+    base = Settings(module=Path("trivial.wasm"))
+    chain = tuple(Linked(f"m{number}", base) for number in range(modules))
+    agent = Chain(replace(base, chain=chain), [work.trivial_module() for _ in chain])
+    benchmark(lambda: agent.answer_v2(0x10, work.frame_v2(12), time.monotonic_ns(), work.no_reply))
 
 
 @pytest.mark.benchmark(group="whole event")

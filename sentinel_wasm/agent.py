@@ -18,13 +18,10 @@ from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import START_MS
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import LATER, Answered, Configured
-from sentinel_wasm.link import Link
+from sentinel_wasm.link import KEPT, KEPT_BYTES, Link
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import Settings
-
-_ANSWERS_KEPT = 1024
-_KEPT_BYTES = 8192  # of a result, and of its answer
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
 _V1 = 0
@@ -146,6 +143,7 @@ class Agent(Answering):
         hook = abi.ON_WEBSOCKET_FRAME if kind is EventKind.WEBSOCKET_FRAME else abi.ON_GUARDRAIL
         if not self.module.hooks[hook]:
             return self._decided(ALLOW, hook, version, event.correlation_id, allow(hook, version))
+        self._link.look_at_size(event)
         data, opens = self._link.input(event), self._link.opens(hook, event)
         return self._ask(hook, data, event.correlation_id, version, deadline_ns, reply, opens=opens)
 
@@ -210,8 +208,8 @@ class Agent(Answering):
         self.counts.cache_misses += 1
         decision = self._link.parse(result, hook)
         answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
-        if len(result) <= _KEPT_BYTES and len(answer) <= _KEPT_BYTES:
-            if len(self._kept) >= _ANSWERS_KEPT:
+        if len(result) <= KEPT_BYTES and len(answer) <= KEPT_BYTES:
+            if len(self._kept) >= KEPT:
                 self._kept.clear()
             self._kept[result, hook, version] = decision, answer
         return decision, answer
@@ -225,6 +223,7 @@ class Agent(Answering):
             return self._body_answer(hook, chunk, version, 0, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
         finish = partial(self._body_answer, hook, chunk, version, logged_ns)
+        self._link.look_at_size(chunk)
         data = self._link.input(chunk)
         opens = chunk.chunk_index == 0
         return self._run(hook, data, chunk.correlation_id, version, deadline_ns, finish, reply, opens=opens)

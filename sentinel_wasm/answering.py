@@ -80,7 +80,9 @@ class Answering(ABC):
         health_changed: Callable[[], None],
         configure: Configure | None = None,
     ) -> None:
-        """Before the first event. `configure` takes a proxy's `config` block, else all is for the module."""
+        """Before the first event. `configure` takes a proxy's `config` block; without it the only module
+        gets all of it.
+        """
         for link in self.links:
             link.pool.attach(loop)
             if not link.is_shadow:
@@ -92,6 +94,8 @@ class Answering(ABC):
 
     def detach(self) -> None:
         """No event comes any more, and none is pending. Then `close` may be called on any thread."""
+        for shadow in self.shadows:
+            shadow.detach()
         for link in self.links:
             link.pool.detach()
 

@@ -24,7 +24,7 @@ from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import MIB, START_MS
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import LATER
-from sentinel_wasm.link import Link
+from sentinel_wasm.link import Form, Link
 from sentinel_wasm.matching import LeftOut, Matches
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import BodyChunk, Event, EventKind
@@ -178,6 +178,7 @@ class _Walk:
         self.decided_by = ""
         self._ahead = iter(links)
         self._event = event  # as the next module sees it
+        self._read: dict[Form, bytes] = {}  # by modules of each form of headers
         self._deadline_ns = deadline_ns
         self._goes_on = goes_on
         self._results_bytes = 0
@@ -185,7 +186,11 @@ class _Walk:
     def is_at_end(self) -> bool:
         """Ask one module after another; False where a worker has to ask the next."""
         while (link := next(self._ahead, None)) is not None:
-            outcome = link.ask(self.hook, self._event, self._deadline_ns, partial(self._goes_on, link))
+            data = self._read.get(link.form)
+            if data is None:
+                data = self._read[link.form] = link.input(self._event)
+            goes_on = partial(self._goes_on, link)
+            outcome = link.ask(self.hook, self._event, data, self._deadline_ns, goes_on)
             if outcome is LATER:
                 return False
             self.take(link, outcome)
@@ -207,10 +212,14 @@ class _Walk:
             return
         self.decision = joined
         if isinstance(decision.verdict, Allow):
-            self._event = merging.seen_after(self.hook, self._event, decision)
+            self._see(merging.seen_after(self.hook, self._event, decision))
         else:
             self.decided_by = link.name
             self._ahead = iter(())
+
+    def _see(self, event: Event) -> None:
+        if event is not self._event:
+            self._event, self._read = event, {}
 
     def _joined(self, decision: Decision, outcome: Outcome) -> Decision:
         """Raises ResultError where the modules together say more than one may."""

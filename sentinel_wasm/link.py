@@ -29,7 +29,14 @@ from sentinel_wasm.protocol.events import (
     ResponseHeaders,
     WebSocketFrame,
 )
-from sentinel_wasm.settings import Settings
+from sentinel_wasm.settings import HeaderNames, HeaderValues, Settings
+
+Form = tuple[HeaderNames, HeaderValues]
+"""How a module reads headers: modules of one form read an event as the same bytes."""
+
+KEPT = 1024
+KEPT_BYTES = 8192  # of a result that is kept
+"""How many results' decisions, or answers, are kept, and how long those results may be."""
 
 _LARGE_BYTES = 65_536  # of a body's chunk, a frame or a content
 
@@ -70,6 +77,8 @@ class Link:
             counts=counts,
         )
         self.inputs = inputs.InputWriter(settings.header_names, settings.header_values)
+        self.form: Form = settings.header_names, settings.header_values
+        self._known: dict[tuple[bytes, int], Decision] = {}
         about = {"module": module.digest, **({"name": name} if name else {})}
         self.events = EventLog(fail_open=settings.fail_open, **about)
 
@@ -84,16 +93,10 @@ class Link:
         if isinstance(event, RequestComplete):
             return inputs.request_complete(event.fields)
         if isinstance(event, WebSocketFrame):
-            if len(event.data) > _LARGE_BYTES:
-                self.pool.leave_loop("a WebSocket frame of over 64 KiB")
             return inputs.websocket_frame(**event._asdict())
         if isinstance(event, GuardrailInspect):
-            if len(event.content) > _LARGE_BYTES:
-                self.pool.leave_loop("a content of over 64 KiB")
             return inputs.guardrail(event._asdict())
         assert isinstance(event, BodyChunk)
-        if len(event.data) > _LARGE_BYTES:
-            self.pool.leave_loop("a body chunk of over 64 KiB")
         return inputs.body_chunk(
             event.correlation_id,
             event.data,
@@ -108,14 +111,15 @@ class Link:
         self,
         hook: int,
         event: Event,
+        data: bytes,
         deadline_ns: int,
         answered: Callable[[Outcome], None],
     ) -> Outcome | Literal[Later.LATER]:
         """What the module says, by the deadline and in its own time; with LATER, `answered` gets that, once.
 
-        Raises EventError.
+        `data` is the event as it reads it.
         """
-        data = self.input(event)
+        self.look_at_size(event)
         correlation_id = event.correlation_id
         deadline_ns = min(deadline_ns, time.monotonic_ns() + self._limit_ns)
         try:
@@ -126,6 +130,15 @@ class Link:
             return outcome
         except ModuleError as error:
             return error
+
+    def look_at_size(self, event: Event) -> None:
+        """A large one takes the module's time."""
+        if isinstance(event, BodyChunk) and len(event.data) > _LARGE_BYTES:
+            self.pool.leave_loop("a body chunk of over 64 KiB")
+        elif isinstance(event, WebSocketFrame) and len(event.data) > _LARGE_BYTES:
+            self.pool.leave_loop("a WebSocket frame of over 64 KiB")
+        elif isinstance(event, GuardrailInspect) and len(event.content) > _LARGE_BYTES:
+            self.pool.leave_loop("a content of over 64 KiB")
 
     def opens(self, hook: int, event: Event) -> bool:
         """Whether it is the first of its request that the module is asked about.
@@ -143,9 +156,18 @@ class Link:
         try:
             if isinstance(outcome, ModuleError):
                 raise outcome
-            return ALLOW if outcome is None else self.parse(outcome, hook)
+            return ALLOW if outcome is None else self._known.get((outcome, hook)) or self._keep(outcome, hook)
         except ModuleError as error:
             return self.failed(error, hook, correlation_id)
+
+    def _keep(self, result: bytes, hook: int) -> Decision:
+        """Results repeat."""
+        decision = self.parse(result, hook)
+        if len(result) <= KEPT_BYTES:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            self._known[result, hook] = decision
+        return decision
 
     def parse(self, result: bytes, hook: int) -> Decision:
         """Raises ResultError."""

@@ -66,9 +66,9 @@ def _found(earlier: Findings | None, later: Findings | None) -> Findings | None:
 
 def seen_after(hook: int, event: Event, decision: Decision) -> Event:
     """The event as a module that allows it leaves it to the next one."""
-    if isinstance(event, RequestHeaders):
+    if isinstance(event, RequestHeaders) and decision.request_headers:
         return event._replace(headers=changed(event.headers, decision.request_headers))
-    if isinstance(event, ResponseHeaders):
+    if isinstance(event, ResponseHeaders) and decision.response_headers:
         return event._replace(headers=changed(event.headers, decision.response_headers))
     if isinstance(event, BodyChunk):
         return _replaced(

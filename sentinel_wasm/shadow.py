@@ -18,8 +18,7 @@ RESULTS = ("same", "different", "failed", "dropped")
 """What becomes of an event, as it is counted. `dropped`: it was not asked, because too much was waiting."""
 
 _QUEUED_BYTES = 16 * MIB  # what the events that wait for it may have
-_COMPARED = (
-    "verdict",
+_COMPARED = (  # beside the verdict
     "request_headers",
     "response_headers",
     "routing_metadata",
@@ -43,12 +42,18 @@ class Shadow:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
+    def detach(self) -> None:
+        """What it would be asked yet, it is not."""
+        self._loop = None
+
     def ask_later(self, hook: int, event: Event, live: Decision) -> None:
         """In the loop's next turn, when the live answer to the event has been written."""
         if self._loop is not None and self.link.module.hooks[hook]:
             self._loop.call_soon(self._ask, hook, event, live)
 
     def _ask(self, hook: int, event: Event, live: Decision) -> None:
+        if self._loop is None:
+            return
         pool, limit_ns = self.link.pool, self.link.settings.timeout_ms * 1_000_000
         if pool.pending >= self.link.settings.queue_limit or self._queued_bytes > _QUEUED_BYTES:
             self.results["dropped"] += 1
@@ -88,4 +93,5 @@ class Shadow:
 
 def differences(live: Decision, decision: Decision) -> list[str]:
     """What a proxy or its client would notice."""
-    return [field for field in _COMPARED if getattr(live, field) != getattr(decision, field)]
+    found = ["decision"] if live.verdict != decision.verdict else []
+    return found + [field for field in _COMPARED if getattr(live, field) != getattr(decision, field)]

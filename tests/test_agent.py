@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from sentinel_wasm.agent import _ANSWERS_KEPT, _KEPT_BYTES, Agent
+from sentinel_wasm.agent import Agent
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.errors import FrameError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS, ON_RESPONSE_HEADERS
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.module import Module
+from sentinel_wasm.link import KEPT, KEPT_BYTES
 from sentinel_wasm.protocol.answers import with_correlation_id
 from sentinel_wasm.settings import Settings
 
@@ -165,17 +166,17 @@ def test_any_result_has_the_same_answer_kept_or_not(keeping: Agent, asked: list[
 def test_what_is_kept_is_bounded_in_number_and_bytes() -> None:
     agent = make_agent(on_request_headers=ALLOWING)
     most = 0
-    for number in range(3 * _ANSWERS_KEPT):
-        body = f"{number} " + "x" * (number * 7 % (2 * _KEPT_BYTES))
+    for number in range(3 * KEPT):
+        body = f"{number} " + "x" * (number * 7 % (2 * KEPT_BYTES))
         result = orjson.dumps({"decision": "block", "body": body})
         answer = agent._result_answer(ON_REQUEST_HEADERS, "a", 1, result)
         assert orjson.loads(answer)["decision"]["block"]["body"] == body
-        assert len(agent._kept) <= _ANSWERS_KEPT
-        if number % 100 == 0 or len(agent._kept) == _ANSWERS_KEPT:
+        assert len(agent._kept) <= KEPT
+        if number % 100 == 0 or len(agent._kept) == KEPT:
             sizes = [size for key, kept in agent._kept.items() for size in (len(key[0]), len(kept[1]))]
-            assert max(sizes) <= _KEPT_BYTES
+            assert max(sizes) <= KEPT_BYTES
             most = max(most, len(agent._kept))
-    assert most == _ANSWERS_KEPT
+    assert most == KEPT
 
 
 def test_a_result_that_is_no_decision_is_not_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -509,7 +510,7 @@ def test_a_shadow_is_compared_and_answers_nothing(start: Any) -> None:
         assert asked.ask(RESPONSE, response())["audit"]["tags"] == []
         assert until_compared(asked, 2) == {"different": 1, "same": 1}
     (line,) = [line for line in log if line["event"] == "shadow module decides otherwise"]
-    assert (line["live"], line["shadow"], line["differs"]) == ("block 451", "allow", ["verdict"])
+    assert (line["live"], line["shadow"], line["differs"]) == ("block 451", "allow", ["decision"])
     assert (line["name"], line["correlation_id"], line["hook"]) == ("m2", "id-1", "on_request_headers")
 
 
@@ -541,6 +542,16 @@ def test_a_shadow_that_cannot_start_is_left_out(start: Any) -> None:
     assert [link.name for link in asked.chain.links] == ["m1"]
     (line,) = [line for line in log if line["event"] == "the shadow module is left out"]
     assert "cannot be started" in line["reason"]
+
+
+def test_a_shadow_is_not_asked_once_its_agent_has_gone(start: Any) -> None:
+    asked = start(module(on_request_headers=ALLOWS), shadow(module(on_request_headers=ALLOWS)))
+    asked.chain.answer_v2(REQUEST, orjson.dumps(request_headers("id-1")), time.monotonic_ns(), print)
+    asked.chain.detach()
+    asked.wait(0)
+    asked.wait(0)
+    assert asked.chain.pending == 0
+    assert results_of(asked) == {}
 
 
 def test_a_shadow_has_its_own_match(start: Any) -> None:

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel_wasm import toml
-from sentinel_wasm.cli.agent import command
+from sentinel_wasm.cli.agent import _Source, command
 from sentinel_wasm.cli.schema import schema
 from sentinel_wasm.configuration import Configuration
-from sentinel_wasm.errors import ConfigurationError
-from sentinel_wasm.settings import Address, Option, options, parse_address
+from sentinel_wasm.errors import ConfigurationError, UserError
+from sentinel_wasm.settings import Address, Match, Option, Settings, options, parse_address
 
 from .conftest import ROOT
 from .test_cli import assert_one_line, run
@@ -187,6 +187,63 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
         (
             "module = 5",
             "agent.toml:1: module is 5, expected a path in quotes, a table or an array of tables",
+        ),
+        ("module = []", "agent.toml:1: module has 0 tables, expected 1 to 8"),
+        (9 * "[[module]]\n", "agent.toml:1: module has 9 tables, expected 1 to 8"),
+        ("module = ['m']", "agent.toml:1: module.0 is 'm', expected a table"),
+        ("\n[[module]]\nname = 'a'", "agent.toml:2: module.0 has no path"),
+        (
+            "[[module]]\npath = 'm'\n[[module]]\npath = 5",
+            "agent.toml:4: module.1.path is 5, expected a path in quotes",
+        ),
+        (
+            "[[module]]\npath = 'm'\npool-sise = 8",
+            "agent.toml:3: unknown key 'module.0.pool-sise', did you mean module.0.pool-size?",
+        ),
+        (
+            "[[module]]\npath = 'm'\nworkers = 8",
+            "agent.toml:3: unknown key 'module.0.workers', did you mean workers, above [module.0]?",
+        ),
+        (
+            "[[module]]\npath = 'm'\npool-size = 0",
+            "agent.toml:3: module.0.pool-size is 0, expected a whole number from 1 to 256",
+        ),
+        (
+            "[[module]]\npath = 'm'\nname = 'a b'",
+            "agent.toml:3: module.0.name is 'a b', expected a name of letters, digits, points, dashes and"
+            " underscores in quotes",
+        ),
+        (
+            "[[module]]\npath = 'm'\nshadow = 1",
+            "agent.toml:3: module.0.shadow is 1, expected true or false",
+        ),
+        ("[[module]]\npath = 'm'\nconfig = 1", "agent.toml:3: module.0.config is 1, expected a table"),
+        (
+            "[[module]]\npath = 'm'\n[module.config]\na = nan",
+            "agent.toml:4: module.0.config.a is nan, expected a finite number: JSON has no other",
+        ),
+        ("[[module]]\npath = 'm'\nmatch = 1", "agent.toml:3: module.0.match is 1, expected a table"),
+        (
+            "[[module]]\npath = 'm'\n[module.match]\nroute = ['a']",
+            "agent.toml:4: unknown key 'module.0.match.route', did you mean module.0.match.routes?",
+        ),
+        (
+            "[[module]]\npath = 'm'\n[module.match]\nroutes = []",
+            "agent.toml:4: module.0.match.routes is an array, expected an array with something in it",
+        ),
+        (
+            "[[module]]\npath = 'm'\n[module.match]\nroutes = 'a'",
+            "agent.toml:4: module.0.match.routes is 'a', expected an array with something in it",
+        ),
+        (
+            "[[module]]\npath = 'm'\n[module.match]\npath-prefixes = ['/a', 'b']",
+            "agent.toml:4: module.0.match.path-prefixes.1 is 'b', expected the beginning of a path, as /api/"
+            " in quotes",
+        ),
+        (
+            "[[module]]\npath = 'm'\n[module.match]\nhooks = ['on_configure']",
+            "agent.toml:4: module.0.match.hooks.0 is 'on_configure', expected one of on_request_headers,"
+            " on_request_body, on_response_headers, on_response_body, on_request_complete, on_websocket_frame, on_guardrail in quotes",
         ),
         ("[module]\npath = 5", "agent.toml:2: module.path is 5, expected a path in quotes"),
         ("[module]\n\nconfig = 5", "agent.toml:3: module.config is 5, expected a table"),
@@ -413,6 +470,130 @@ def test_a_flag_replaces_the_path_of_the_module_and_not_its_configuration(here: 
     )
 
 
+CHAIN = """\
+[[module]]
+path = "a.wasm"
+pool-size = 2
+fail-open = true
+
+[module.config]
+a = 1
+
+[[module]]
+path = "a.wasm"
+name = "new"
+match = { routes = ["api"], path-prefixes = ["/x"], hooks = ["on_request_headers"] }
+shadow = true
+"""
+
+
+def test_several_modules_are_shown_each_with_what_it_says_itself(here: Path) -> None:
+    read(CHAIN)
+    shown = printed("--config", "agent.toml")
+    assert shown.endswith(
+        f'\n\n[[module]]\npath = "{here}/a.wasm"  # agent.toml:2\n'
+        "pool-size = 2  # agent.toml:3\nfail-open = true  # agent.toml:4\n\n"
+        "[module.config]\na = 1  # agent.toml:7\n\n"
+        f'[[module]]\npath = "{here}/a.wasm"  # agent.toml:10\nname = "new"  # agent.toml:11\n'
+        'match = { routes = ["api"], path-prefixes = ["/x"], hooks = ["on_request_headers"] }'
+        "  # agent.toml:12\nshadow = true  # agent.toml:13\n"
+    )
+    read(shown)
+    assert toml.loads(printed("--config", "agent.toml")) == toml.loads(shown)
+
+
+def test_flags_in_the_place_of_the_file_s_modules_keep_nothing_of_them(here: Path) -> None:
+    read(CHAIN)
+    shown = printed("--config", "agent.toml", "--module", "/b.wasm", "--module", "/c.wasm")
+    tables = '\n\n[[module]]\npath = "/b.wasm"  # flag\n\n[[module]]\npath = "/c.wasm"  # flag\n'
+    assert shown.endswith(tables)
+    assert 'module = "/b.wasm"  # flag\n' in printed("--config", "agent.toml", "--module", "/b.wasm")
+
+
+def test_a_variable_is_one_path_whatever_is_in_it(here: Path) -> None:
+    assert 'module = "/a:b c.wasm"  # environment' in printed(environment={"WASM_MODULE": "/a:b c.wasm"})
+
+
+# --- what several modules come to
+
+
+def wanted(*arguments: str) -> Settings:
+    """What an agent would run with."""
+    return _Source(None, arguments).read().settings
+
+
+def test_a_module_has_what_it_says_and_else_what_is_said_above(here: Path) -> None:
+    read(f"pool-size = 3\ntimeout-ms = 30\nheader-names = 'lower'\n{CHAIN}")
+    found = wanted("--config", "agent.toml", "--timeout-ms", "20")
+    one, new = found.chain
+    assert (one.name, new.name) == ("a", "new")
+    assert (one.shadow, new.shadow) == (False, True)
+    assert (one.settings.pool_size, new.settings.pool_size) == (2, 3)
+    assert (one.settings.fail_open, new.settings.fail_open, found.fail_open) == (True, False, False)
+    assert one.settings.timeout_ms == new.settings.timeout_ms == found.timeout_ms == 20
+    assert (one.settings.module_config, new.settings.module_config) == ('{"a":1}', None)
+    assert new.match == Match(("api",), ("/x",), ("on_request_headers",))
+    assert one.header_names_given
+    assert [each.module for each in found.each] == [here / "a.wasm"] * 2
+
+
+def test_names_are_made_of_files_and_each_is_another(here: Path) -> None:
+    paths = ["a.wasm", "b/a.wasm", "a b.wasm", "c/a.wasm"]
+    found = wanted(*(part for path in paths for part in ("--module", path)))
+    assert [linked.name for linked in found.chain] == ["a", "a-2", "a-b", "a-3"]
+    read("[[module]]\npath = 'a.wasm'\n[[module]]\npath = 'b.wasm'\nname = 'a'")
+    assert [linked.name for linked in wanted("--config", "agent.toml").chain] == ["a-2", "a"]
+
+
+def test_one_table_alone_is_as_one_module(here: Path) -> None:
+    read("[[module]]\npath = 'm.wasm'\npool-size = 2\nconfig = {a = 1}")
+    found = wanted("--config", "agent.toml")
+    assert (found.module, found.pool_size, found.module_config, found.chain) == (
+        here / "m.wasm",
+        2,
+        '{"a":1}',
+        (),
+    )
+
+
+TWO = "[[module]]\npath = 'a'\n[[module]]\npath = 'b'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"timeout-ms = 20\n{TWO}timeout-ms = 21",
+            "agent.toml:6: timeout-ms of b is 21, expected at most 20: that is the event's",
+        ),
+        (
+            f"{TWO}name = 'x'\n[[module]]\npath = 'c'\nname = 'x'",
+            "agent.toml:8: another module has the name x",
+        ),
+        ("[[module]]\npath = 'a'\nshadow = true", "agent.toml:1: every module is a shadow"),
+        (f"sha256 = '{64 * 'a'}'\n{TWO}", "--sha256 is one module's digest"),
+        (
+            f"workers = 2\n{TWO}match = {{routes = ['a']}}",
+            "agent.toml:6: with --workers, a match by routes or path-prefixes wants hooks",
+        ),
+    ],
+)
+def test_what_modules_cannot_be_together_is_one_line(here: Path, text: str, message: str) -> None:
+    read(text)
+    with pytest.raises(UserError, match=re.escape(message)):
+        wanted("--config", "agent.toml")
+
+
+def test_with_workers_a_request_s_headers_may_be_matched(here: Path) -> None:
+    read(f"workers = 2\n{TWO}match = {{routes = ['a'], hooks = ['on_request_headers']}}")
+    assert wanted("--config", "agent.toml").workers == 2
+
+
+def test_too_many_modules_are_one_line(here: Path) -> None:
+    with pytest.raises(UserError, match="--module is given 9 times, 8 at most"):
+        wanted(*9 * ("--module", "a.wasm"))
+
+
 def test_a_name_of_a_file_cannot_end_the_comment_it_is_in(here: Path) -> None:
     (here / "a\nb.toml").write_text("pool-size = 7")
     assert "pool-size = 7  # a\\u000ab.toml:1\n" in printed("--config", "a\nb.toml")
@@ -484,7 +665,28 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     | st.just((option.most or 0) + 1)
     for option in options()
 }
-VALUES |= {"module": TABLE | ANYTHING, "unknown": ANYTHING}
+MATCH = st.fixed_dictionaries(
+    {},
+    optional={
+        "routes": st.lists(st.just("a") | ANYTHING, max_size=2),
+        "path-prefixes": st.lists(st.sampled_from(["/", "/a\n", "a"]) | ANYTHING, max_size=2),
+        "hooks": st.lists(st.sampled_from(["on_request_headers", "on_configure"]) | ANYTHING, max_size=2),
+        "x": ANYTHING,
+    },
+)
+ONE_OF_SEVERAL = st.fixed_dictionaries(
+    {"path": st.just("m") | st.just("") | ANYTHING},
+    optional={
+        "name": st.sampled_from(["a", "a b", "", "a\n", "x" * 64, "x" * 65]) | ANYTHING,
+        "config": st.dictionaries(st.text("ab"), ANYTHING),
+        "match": MATCH | ANYTHING,
+        "shadow": ANYTHING,
+        **{option.name: VALUES[option.name] for option in options() if option.of_module},
+        "workers": st.just(2),
+    },
+)
+TABLES = st.lists(ONE_OF_SEVERAL | ANYTHING, max_size=3) | st.just([{"path": "m"}] * 9)
+VALUES |= {"module": TABLE | TABLES | ANYTHING, "unknown": ANYTHING}
 
 
 @st.composite

@@ -105,6 +105,9 @@ def test_alerts_and_dashboard_name_metrics_that_there_are() -> None:
         "sentinel_wasm_reports_sent_total",
         "sentinel_wasm_log_lines_dropped_total",
         "sentinel_wasm_reload_success_timestamp_seconds",
+        # With several modules only.
+        "sentinel_wasm_module_decisions_total",
+        "sentinel_wasm_shadow_events_total",
     }
 
 

@@ -119,8 +119,9 @@ def _run(arguments: Sequence[str], *, print_config: bool, check_health: bool, **
         _check(values["admin"])
     if print_config:
         origins = {option.field: _origin(context, option) for option in options()}
-        tables = _tables(context, values) if len(values["module"]) > 1 or (file and file.modules) else []
-        click.echo(shown.as_toml(values, origins, file, tables).encode(), nl=False)
+        tables = _tables(context, values)
+        is_list = len(tables) > 1 or (file is not None and tables is file.modules)
+        click.echo(shown.as_toml(values, origins, file, tables if is_list else []).encode(), nl=False)
         return
     wanted = _wanted(context, values)
     if wanted.settings.workers > 1:

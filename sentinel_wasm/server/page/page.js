@@ -91,8 +91,9 @@ function by(metrics, name, label) {
   return sums;
 }
 
+// Of all modules together, where there are several.
 function single(metrics, name) {
-  return metrics[PREFIX + name] || 0;
+  return [...by(metrics, name, '').values()].reduce((sum, value) => sum + value, 0);
 }
 
 // How many took up to each bound and longer than the one before, from Prometheus' cumulative buckets.
@@ -255,7 +256,10 @@ function showAgent(status) {
 function showModules(status) {
   const node = byId('module');
   if (!status.modules.length) return void list(node, [['File', 'none is loaded yet']]);
+  const shadows = (name, result) => count(status.metrics[`${PREFIX}shadow_events_total{result="${result}",module="${name}"}`] || 0);
   list(node, status.modules.flatMap((module) => [
+    ...(module.name ? [['Name', `${module.name}${module.is_shadow ? ', a shadow' : ''}: ${module.health}`]] : []),
+    ...(module.is_shadow ? [['Compared', `${shadows(module.name, 'same')} the same, ${shadows(module.name, 'different')} different, ${shadows(module.name, 'failed')} failed, ${shadows(module.name, 'dropped')} not asked`]] : []),
     ['File', module.path],
     ['SHA-256', make('code', {}, module.sha256)],
     ['Hooks', make('span', { class: 'lines' }, module.hooks.join('\n'))],
