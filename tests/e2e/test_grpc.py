@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from ..conftest import BuildWat, RunningAgent, StartAgent
 from ..scraping import LOCAL, Scraped
+from ..upgrading import Upgrading
 from ..wat import module
 from .conftest import SECURITY
 from .proxy import ZENTINEL, RunningProxy, free_port, start_proxy
@@ -64,3 +66,15 @@ def test_a_body_that_cannot_be_replaced_passes_and_is_counted(
         assert reply.headers["X-Seen"] == "yes"
         assert reply.seen_by_upstream["path"] == "/shop"
         assert Scraped(agent).value("grpc_dropped_total", part="response_body_mutation") > 0
+
+
+def test_zentinel_does_not_come_back_over_grpc(
+    start_agent: StartAgent, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Watched by hand for 20 s: as over a Unix socket that was cut."""
+    with stack(start_agent, SECURITY, upstream, tmp_path) as (agent, proxy), Upgrading(agent) as upgrading:
+        assert proxy.get("/").status == 200
+        upgrading.upgrade()
+        for _ in range(10):
+            assert proxy.get("/").status in (503, 504)
+            time.sleep(0.1)
