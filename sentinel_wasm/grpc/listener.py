@@ -18,6 +18,7 @@ from sentinel_wasm.grpc import reports
 from sentinel_wasm.grpc.streams import Context, Events, EventStream, control_stream
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.logs import Throttle
+from sentinel_wasm.server.run import settle
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.settings import Address, Settings
 
@@ -27,6 +28,7 @@ _throttle = Throttle()
 # Proxies named Sentinel call the same package so.
 _SERVICES = ("zentinel.agent.v2.AgentServiceV2", "sentinel.agent.v2.AgentServiceV2")
 _MOST_BYTES = 10 * 1024 * 1024  # of a message that comes in
+_MOST_CALLS = 1024  # on one connection
 _LOOK_S = 0.005
 _STATUS_S = 0.1  # for the last streams' status to leave
 
@@ -34,6 +36,7 @@ _OPTIONS = (
     # For the processes of --workers, and for the next one, which takes over.
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", _MOST_BYTES),
+    ("grpc.max_concurrent_streams", _MOST_CALLS),
 )
 
 
@@ -75,6 +78,7 @@ class Listener:
     async def start(self) -> None:
         self._serving.health_changed.append(self._tell_health)
         await self._set_health()
+        settle()  # grpc's modules too
         await self._server.start()
         mutual = self._settings.grpc_client_ca is not None
         tls = "none" if self._settings.grpc_cert is None else "mutual" if mutual else "server"

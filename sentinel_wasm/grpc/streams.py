@@ -148,7 +148,7 @@ class EventStream:
         """Say that the agent stops; end the stream when nothing is under way."""
         self.tell(reports.health("draining"))
         self._is_draining = True
-        while self._waiting or self._loop.time() - self._heard_s < _QUIET_S:
+        while self._waiting or self._writing.locked() or self._loop.time() - self._heard_s < _QUIET_S:
             await asyncio.sleep(_LOOK_S)
         if self._reading is not None:
             self._reading.cancel()
