@@ -20,7 +20,7 @@ from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.logs import Throttle
 from sentinel_wasm.server.run import settle
 from sentinel_wasm.server.serving import Serving
-from sentinel_wasm.settings import Address, Settings
+from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("grpc")
 _throttle = Throttle()
@@ -43,8 +43,9 @@ _OPTIONS = (
 class Listener:
     """Made on the event loop that serves."""
 
-    def __init__(self, serving: Serving, address: Address, settings: Settings) -> None:
-        """Raises SocketError where nothing can listen there."""
+    def __init__(self, serving: Serving, settings: Settings) -> None:
+        """Raises SocketError where nothing can listen at --grpc."""
+        assert settings.grpc is not None
         self._serving = serving
         self._settings = settings
         self._events = Events(serving)
@@ -58,12 +59,12 @@ class Listener:
         credentials = _credentials(settings)
         try:
             if credentials is None:
-                port = self._server.add_insecure_port(str(address))
+                port = self._server.add_insecure_port(str(settings.grpc))
             else:
-                port = self._server.add_secure_port(str(address), credentials)
+                port = self._server.add_secure_port(str(settings.grpc), credentials)
         except RuntimeError:
-            raise SocketError(f"cannot listen on --grpc {address}") from None
-        self._address = address._replace(port=port)
+            raise SocketError(f"cannot listen on --grpc {settings.grpc}") from None
+        self._address = settings.grpc._replace(port=port)
 
     @property
     def streams(self) -> int:
