@@ -124,6 +124,11 @@ class Agent(Answering):
         hook = _HOOK_OF_TYPE[frame_type]
         return correlation_id, self._ask(hook, data, correlation_id, version, deadline_ns, reply)
 
+    def _answer_chunk(
+        self, kind: EventKind, chunk: events.BodyChunk, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        return self._ask_body(kind, chunk, 2, deadline_ns, reply, mends=False)
+
     def _answer(
         self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
@@ -135,7 +140,7 @@ class Agent(Answering):
             data = self._link.input(event)
             return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.BodyChunk):
-            return self._ask_body(kind, event, version, deadline_ns, reply)
+            return self._ask_body(kind, event, version, deadline_ns, reply, mends=version == 2)
         if isinstance(event, events.RequestComplete):
             return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
@@ -215,21 +220,35 @@ class Agent(Answering):
         return decision, answer
 
     def _ask_body(
-        self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int, reply: Reply
+        self,
+        kind: EventKind,
+        chunk: events.BodyChunk,
+        version: int,
+        deadline_ns: int,
+        reply: Reply,
+        *,
+        mends: bool,
     ) -> bytes | None:
+        """`mends`: the proxy needs a mutation where the module has none (answers.for_response_body)."""
         response = kind is EventKind.RESPONSE_BODY_CHUNK
         hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
         if not self.module.hooks[hook]:
-            return self._body_answer(hook, chunk, version, 0, None)
+            return self._body_answer(hook, chunk, version, 0, mends, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
-        finish = partial(self._body_answer, hook, chunk, version, logged_ns)
+        finish = partial(self._body_answer, hook, chunk, version, logged_ns, mends)
         self._link.look_at_size(chunk)
         data = self._link.input(chunk)
         opens = chunk.chunk_index == 0
         return self._run(hook, data, chunk.correlation_id, version, deadline_ns, finish, reply, opens=opens)
 
     def _body_answer(
-        self, hook: int, chunk: events.BodyChunk, version: int, logged_ns: int, outcome: Outcome
+        self,
+        hook: int,
+        chunk: events.BodyChunk,
+        version: int,
+        logged_ns: int,
+        mends: bool,
+        outcome: Outcome,
     ) -> bytes:
         decision = ALLOW
         if self.module.hooks[hook]:
@@ -239,7 +258,7 @@ class Agent(Answering):
             if self._pool.tracks_requests:
                 refuses = isinstance(decision.verdict, Block | Redirect)
                 self._link.look_for_end(hook, chunk.correlation_id, refuses=refuses, is_last=chunk.is_last)
-        if hook == abi.ON_RESPONSE_BODY and version == 2:
+        if hook == abi.ON_RESPONSE_BODY and mends:
             decision = answers.for_response_body(
                 decision, chunk.data, echo=self.settings.echo_response_bodies
             )

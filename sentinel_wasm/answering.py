@@ -191,6 +191,17 @@ class Answering(ABC):
             correlation_id = correlation_id or events.salvaged_id(frame)
             return correlation_id, self._answer_broken(error, 2, correlation_id, kind)
 
+    def answer_chunk(
+        self, kind: EventKind, chunk: events.BodyChunk, arrived_ns: int, reply: Reply
+    ) -> bytes | None:
+        """The answer to a body chunk over gRPC, with no id in it. As a proxy gets no mutations there, none
+        are made for its sake.
+        """
+        try:
+            return self._answer_chunk(kind, chunk, arrived_ns + self._limit_ns, reply)
+        except Exception as error:
+            return self._answer_defect(error, NONE, 2, chunk.correlation_id)
+
     def answer_unreadable(self, error: EventError, frame_type: int, correlation_id: str) -> bytes:
         """The answer to a v2 event that is no JSON to begin with."""
         answer = self._answer_broken(error, 2, correlation_id, events.EVENT_TYPES.get(frame_type))
@@ -201,6 +212,12 @@ class Answering(ABC):
         self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
         """The answer to an event that was read; its payload was not. Raises EventError."""
+
+    @abstractmethod
+    def _answer_chunk(
+        self, kind: EventKind, chunk: events.BodyChunk, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        """The same, of a body chunk that was parsed elsewhere."""
 
     # Configurations
 

@@ -109,9 +109,17 @@ class Chain(Answering):
             return self._configure(event, version, deadline_ns, reply)
         hook = _HOOK_OF_KIND[kind]
         self._matches.look_at(event, payload)
-        return self._walk(hook, event, version, deadline_ns, reply)
+        return self._walk(hook, event, version, deadline_ns, reply, mends=version == 2)
 
-    def _walk(self, hook: int, event: Event, version: int, deadline_ns: int, reply: Reply) -> bytes | None:
+    def _answer_chunk(
+        self, kind: EventKind, chunk: BodyChunk, deadline_ns: int, reply: Reply
+    ) -> bytes | None:
+        return self._walk(_HOOK_OF_KIND[kind], chunk, 2, deadline_ns, reply, mends=False)
+
+    def _walk(
+        self, hook: int, event: Event, version: int, deadline_ns: int, reply: Reply, *, mends: bool
+    ) -> bytes | None:
+        """`mends`: the proxy needs a mutation where the modules have none (answers.for_response_body)."""
         seen_ns = self.counts.seen(deadline_ns - self._limit_ns)
 
         def goes_on(link: Link, outcome: Outcome) -> None:
@@ -121,14 +129,14 @@ class Chain(Answering):
                 if not walk.is_at_end():
                     return
                 self._has(seen_ns)
-                answer = self._finish(walk, event, version, seen_ns)
+                answer = self._finish(walk, event, version, seen_ns, mends)
             except Exception as error:
                 answer = self._answer_defect(error, hook, version, event.correlation_id)
             self.counts.took(seen_ns)
             reply(event.correlation_id, answer)
 
         walk = _Walk(self._asked(hook, event), hook, event, deadline_ns, goes_on)
-        return self._finish(walk, event, version, seen_ns) if walk.is_at_end() else None
+        return self._finish(walk, event, version, seen_ns, mends) if walk.is_at_end() else None
 
     def _asked(self, hook: int, event: Event) -> list[Link]:
         return [
@@ -137,7 +145,7 @@ class Chain(Answering):
             if link.module.hooks[hook] and self._matches.takes(link.name, hook, event)
         ]
 
-    def _finish(self, walk: _Walk, event: Event, version: int, seen_ns: int) -> bytes:
+    def _finish(self, walk: _Walk, event: Event, version: int, seen_ns: int, mends: bool) -> bytes:
         """The answer to an event whose walk has ended; `event` is as the proxy sent it."""
         hook, decision, identity = walk.hook, walk.decision, event.correlation_id
         if self.quick.is_logged(identity):
@@ -151,7 +159,7 @@ class Chain(Answering):
         chunk_index = 0
         if isinstance(event, BodyChunk):
             chunk_index = event.chunk_index
-            if hook == abi.ON_RESPONSE_BODY and version == 2:
+            if hook == abi.ON_RESPONSE_BODY and mends:
                 echo = self.settings.echo_response_bodies
                 decision = answers.for_response_body(decision, event.data, echo=echo)
         if decision is ALLOW:

@@ -27,6 +27,7 @@ ROOMS = [
     {
         "_wasmtime",
         "_json",
+        "_protobuf",
         "_threads",
         "_ticker",
         "_hostcalls",
@@ -48,7 +49,7 @@ ROOMS = [
     {"answering"},
     {"agent"},
     {"chain"},
-    {"server"},
+    {"server", "grpc"},
     {"embedding"},
     {"client"},
     {"bench"},

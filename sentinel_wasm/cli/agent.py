@@ -139,6 +139,7 @@ def _wanted(context: click.Context, values: dict[str, Any]) -> Wanted:
         if option.required and not values[option.field]:
             there = f"{option.name} in {file or 'the file of --config'}"
             raise click.UsageError(f"Missing option '--{option.name}', {option.variable} or {there}.")
+    _check_grpc(values)
     config = file.module_config if file else None
     base = Settings(
         **{option.field: values[option.field] for option in options() if option.field != "module"},
@@ -154,6 +155,19 @@ def _wanted(context: click.Context, values: dict[str, Any]) -> Wanted:
 def _tables(context: click.Context, values: dict[str, Any]) -> list[ModuleTable]:
     source = context.get_parameter_source("module")
     return modules.tables(values["module"], context.obj, from_file=source is ParameterSource.DEFAULT_MAP)
+
+
+def _check_grpc(values: dict[str, Any]) -> None:
+    """What goes together. Raises UsageError."""
+    address, cert, key = values["grpc"], values["grpc_cert"], values["grpc_key"]
+    if address is None and (cert or key or values["grpc_client_ca"]):
+        raise click.UsageError("TLS is for --grpc, of which there is no address.")
+    if (cert is None) != (key is None):
+        raise click.UsageError("--grpc-cert and --grpc-key go together: one of them is missing.")
+    if cert is None and values["grpc_client_ca"]:
+        raise click.UsageError("--grpc-client-ca is for TLS: --grpc-cert and --grpc-key are missing.")
+    if address is not None and address.port == 0 and values["workers"] > 1:
+        raise click.UsageError("--workers share one port of --grpc: it cannot be 0.")
 
 
 class _Source:

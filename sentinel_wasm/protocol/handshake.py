@@ -58,11 +58,7 @@ def respond(payload: bytes) -> Response:
     versions = request.get("supported_versions") if isinstance(request, dict) else None
     if not isinstance(versions, list):
         raise FrameError("the handshake has no list of supported_versions")
-    refused = None
-    if PROTOCOL_VERSION not in versions:
-        # What stands in the list can be long, or nested deeper than Python writes.
-        spoken = [version for version in versions if type(version) is int][:_SHOWN]
-        refused = f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {spoken}"
+    refused = refusal(versions)
     encoding = _encoding(request)
     answer = {
         "protocol_version": PROTOCOL_VERSION,
@@ -72,6 +68,15 @@ def respond(payload: bytes) -> Response:
         "capabilities": CAPABILITIES,
     }
     return Response(orjson.dumps(answer), encoding, refused)
+
+
+def refusal(versions: list[Any]) -> str | None:
+    """Why a proxy that speaks these versions is refused; None: it is not."""
+    if PROTOCOL_VERSION in versions:
+        return None
+    # What stands in the list can be long, or nested deeper than Python writes.
+    spoken = [version for version in versions if type(version) is int][:_SHOWN]
+    return f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {spoken}"
 
 
 def _encoding(request: dict[str, Any]) -> Encoding:

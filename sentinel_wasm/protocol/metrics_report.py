@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from sentinel_wasm import metrics
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.protocol.handshake import AGENT_ID
@@ -14,9 +12,9 @@ from sentinel_wasm.protocol.handshake import AGENT_ID
 _NO_LABELS: dict[str, str] = {}
 
 
-def payload(
+def report(
     samples: Samples, timestamp_ms: int, interval_ms: int, labels: Mapping[str, str] = _NO_LABELS
-) -> bytes:
+) -> dict[str, Any]:
     """A report of all but `process_…`, which the proxy has of its own; each series gets `labels` too."""
     counters: list[dict[str, Any]] = []
     gauges: list[dict[str, Any]] = []
@@ -41,7 +39,7 @@ def payload(
                 histogram["count"] = int(value)
             else:
                 histogram["sum"] = value
-    report = {
+    return {
         "agent_id": AGENT_ID,
         "timestamp_ms": timestamp_ms,
         "interval_ms": interval_ms,
@@ -49,4 +47,3 @@ def payload(
         "gauges": gauges,
         "histograms": list(histograms.values()),
     }
-    return orjson.dumps(report)

@@ -40,6 +40,7 @@ def _warns(worker: int) -> bool:
 
 async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, agent: Answering) -> None:
     dealt = DealtConnections(orders, reports_fd, start, agent)
+    await dealt.serving.listen_grpc(start.wanted.settings)
     _log.info("ready", pid=os.getpid(), **described(agent))
     dealt.serving.set_debug(start.is_debug)
     reports = send_reports(dealt.serving, dealt.status, {"worker": str(start.worker)})
@@ -61,8 +62,8 @@ class DealtConnections:
             settings,
             agent,
             lost=self._lost,
-            health_changed=lambda health: self._report(channel.HEALTH[health]),
         )
+        self.serving.health_changed.append(lambda health: self._report(channel.HEALTH[health]))
         self.changes = Changes(self.serving, settings)
         self.status = Status(self.serving)
         self._warns = _warns(start.worker)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 
+import orjson
 import structlog
 
 from sentinel_wasm.protocol import metrics_report
@@ -37,15 +38,18 @@ async def _send(serving: Serving, status: Status, labels: Mapping[str, str]) -> 
     Between steps events have their turn: no step takes long, however many proxies there are.
     """
     proxies = await _one_of_each(serving.connections)
-    if not proxies:
+    if not proxies and (serving.grpc is None or not serving.grpc.streams):
         return
     samples = status.samples()
     await asyncio.sleep(0)
-    report = metrics_report.payload(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
+    report = metrics_report.report(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
+    if serving.grpc is not None:
+        serving.reports_sent += serving.grpc.send_metrics(report)
+    payload = orjson.dumps(report)
     for connection in proxies:
         await asyncio.sleep(0)
         if connection.takes_reports:
-            connection.say(FrameType.METRICS_REPORT, report)
+            connection.say(FrameType.METRICS_REPORT, payload)
             serving.reports_sent += 1
 
 

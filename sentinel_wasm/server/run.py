@@ -23,6 +23,7 @@ from sentinel_wasm._workers import live_threads
 from sentinel_wasm.answering import Answering
 from sentinel_wasm.chain import agent_for
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.grpc.check import check
 from sentinel_wasm.guest.cache import Cache
 from sentinel_wasm.guest.engine import engine_for
 from sentinel_wasm.guest.module import Module
@@ -53,6 +54,7 @@ def run(wanted: Wanted, source: Source) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     settings = wanted.settings
+    check(settings)
     files = Files(source.file, *(each.module for each in settings.each))
     modules = read_modules(settings)
     with started_agent(wanted, modules, give_up=_complain) as agent:
@@ -127,6 +129,7 @@ async def _serve(
     with before.sockets if before is not None else open_sockets(settings) as sockets:
         accepting = Accepting(serving, status, sockets, reverse)
         await accepting.accept()
+        await serving.listen_grpc(settings)
         _log.info(
             "listening",
             socket=str(settings.socket),

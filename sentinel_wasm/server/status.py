@@ -98,7 +98,8 @@ class Status:
         """What adds up over the processes of an agent."""
         reloads = self._reloads.samples() if self._reloads else {}
         reverse = self._reverse.samples() if self._reverse else {}
-        return {**self._counted(), **reloads, **reverse, **self._at_present(), **usage.samples()}
+        present = {**self._at_present(), **self._over_grpc()}
+        return {**self._counted(), **reloads, **reverse, **present, **usage.samples()}
 
     def _counted(self) -> Samples:
         agent = self._serving.agent
@@ -128,6 +129,15 @@ class Status:
         for why, lines in logs.dropped_lines().items():
             samples[series("log_lines_dropped_total", why=why)] = lines
         return samples
+
+    def _over_grpc(self) -> Samples:
+        if self._serving.grpc is None:
+            return {}
+        dropped = self._serving.grpc.dropped.items()
+        return {
+            series("connections_open", protocol="grpc"): self._serving.grpc.streams,
+            **{series("grpc_dropped_total", part=part): count for part, count in dropped},
+        }
 
     def _at_present(self) -> Samples:
         agent = self._serving.agent

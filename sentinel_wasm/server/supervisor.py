@@ -18,6 +18,7 @@ import structlog
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.grpc.check import check
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import admin, channel, events, handover, systemd, upgrade, usage
 from sentinel_wasm.server.compiling import Checked
@@ -54,6 +55,7 @@ def run(wanted: Wanted, source: Source) -> None:
 
 async def _supervise(wanted: Wanted, source: Source) -> None:
     settings = wanted.settings
+    check(settings)
     files = Files(source.file, *(each.module for each in settings.each))
     modules = read_modules(settings)
     supervisor = Supervisor(wanted, modules)
