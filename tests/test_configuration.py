@@ -243,8 +243,8 @@ def test_no_configuration_is_not_an_empty_one(here: Path) -> None:
         (
             "[[module]]\npath = 'm'\n[module.match]\nhooks = ['on_configure']",
             "agent.toml:4: module.0.match.hooks.0 is 'on_configure', expected one of on_request_headers,"
-            " on_request_body, on_response_headers, on_response_body, on_request_complete, on_websocket_frame,"
-            " on_guardrail in quotes",
+            " on_request_body, on_response_headers, on_response_body, on_request_complete,"
+            " on_websocket_frame, on_guardrail in quotes",
         ),
         ("[module]\npath = 5", "agent.toml:2: module.path is 5, expected a path in quotes"),
         ("[module]\n\nconfig = 5", "agent.toml:3: module.config is 5, expected a table"),
