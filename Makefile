@@ -16,7 +16,7 @@ SOAK_RELOADS ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates wheel clean
+.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates proto wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ examples: ## rebuild the example modules that this machine has the compilers for
 
 templates: setup  ## build every template of sentinel-wasm new whose compiler is here, and run its table
 	$(PYTEST) tests/test_new.py
+
+proto: setup  ## generate what reads gRPC's messages, after an edit of agent.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sentinel_wasm/grpc/agent.proto
 
 wheel: setup  ## a wheel in dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -207,6 +207,27 @@ class Settings:
         default=None,
         fixed=True,
     )
+    grpc: Address | None = _option(
+        "WASM_GRPC_ADDRESS",
+        "Address for proxies over gRPC too: host:port, or :port for 127.0.0.1; needs the extra grpc.",
+        default=None,
+        fixed=True,
+    )
+    grpc_cert: Path | None = _option(
+        "WASM_GRPC_CERT",
+        "With --grpc: TLS, by this certificate (PEM, with its chain).",
+        default=None,
+        fixed=True,
+    )
+    grpc_key: Path | None = _option(
+        "WASM_GRPC_KEY", "The certificate's private key (PEM).", default=None, fixed=True
+    )
+    grpc_client_ca: Path | None = _option(
+        "WASM_GRPC_CLIENT_CA",
+        "Mutual TLS: proxies must have a certificate of these authorities (PEM).",
+        default=None,
+        fixed=True,
+    )
     cache_dir: Path | None = _option(
         "WASM_CACHE_DIR",
         "Private directory that keeps compiled modules (~/.cache/sentinel-wasm); /dev/null for none.",

@@ -44,7 +44,7 @@ ROOMS = [
     {"pytest_plugin"},
     {"eventlog"},
     {"agent"},
-    {"server"},
+    {"server", "grpc"},
     {"embedding"},
     {"client"},
     {"bench"},

@@ -30,6 +30,7 @@ from sentinel_wasm.errors import ProtocolError
 from sentinel_wasm.protocol.events import field
 
 _TAIL = b"{}}}"
+_ID, _END = b'{"correlation_id":', b"}}}"  # what is written instead of it
 _ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
 
 
@@ -66,7 +67,12 @@ def allow(version: int) -> bytes:
 
 def with_correlation_id(answer: bytes, correlation_id: str) -> bytes:
     """Put the id where v2's proxy looks for it: `audit.custom.correlation_id` (section 3)."""
-    return answer[: -len(_TAIL)] + b'{"correlation_id":' + orjson.dumps(correlation_id) + b"}}}"
+    return answer[: -len(_TAIL)] + _ID + orjson.dumps(correlation_id) + _END
+
+
+def without_correlation_id(answer: bytes, correlation_id: str) -> bytes:
+    """Take the id out again that `with_correlation_id` has put in."""
+    return answer[: -len(_ID) - len(orjson.dumps(correlation_id)) - len(_END)] + _TAIL
 
 
 def _verdict(verdict: Verdict) -> str | dict[str, Mapping[str, Any]]:

@@ -48,11 +48,7 @@ def respond(payload: bytes) -> tuple[bytes, str | None]:
     versions = request.get("supported_versions") if isinstance(request, dict) else None
     if not isinstance(versions, list):
         raise FrameError("the handshake has no list of supported_versions")
-    refused = None
-    if PROTOCOL_VERSION not in versions:
-        # What stands in the list can be long, or nested deeper than Python writes.
-        spoken = [version for version in versions if type(version) is int][:_SHOWN]
-        refused = f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {spoken}"
+    refused = refusal(versions)
     answer = {
         "protocol_version": PROTOCOL_VERSION,
         "success": refused is None,
@@ -62,3 +58,12 @@ def respond(payload: bytes) -> tuple[bytes, str | None]:
         "capabilities": CAPABILITIES,
     }
     return orjson.dumps(answer), refused
+
+
+def refusal(versions: list[Any]) -> str | None:
+    """Why a proxy that speaks these versions is refused; None: it is not."""
+    if PROTOCOL_VERSION in versions:
+        return None
+    # What stands in the list can be long, or nested deeper than Python writes.
+    spoken = [version for version in versions if type(version) is int][:_SHOWN]
+    return f"no common version: this agent speaks {PROTOCOL_VERSION}, the proxy {spoken}"

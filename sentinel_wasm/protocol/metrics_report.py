@@ -18,6 +18,14 @@ _NO_LABELS: dict[str, str] = {}
 def frame(
     samples: Samples, timestamp_ms: int, interval_ms: int, labels: Mapping[str, str] = _NO_LABELS
 ) -> bytes:
+    """The report as a frame."""
+    said = report(samples, timestamp_ms, interval_ms, labels)
+    return encode_v2(FrameType.METRICS_REPORT, orjson.dumps(said))
+
+
+def report(
+    samples: Samples, timestamp_ms: int, interval_ms: int, labels: Mapping[str, str] = _NO_LABELS
+) -> dict[str, Any]:
     """A report of all but `process_…`, which the proxy has of its own; each series gets `labels` too."""
     counters: list[dict[str, Any]] = []
     gauges: list[dict[str, Any]] = []
@@ -42,7 +50,7 @@ def frame(
                 histogram["count"] = int(value)
             else:
                 histogram["sum"] = value
-    report = {
+    return {
         "agent_id": AGENT_ID,
         "timestamp_ms": timestamp_ms,
         "interval_ms": interval_ms,
@@ -50,4 +58,3 @@ def frame(
         "gauges": gauges,
         "histograms": list(histograms.values()),
     }
-    return encode_v2(FrameType.METRICS_REPORT, orjson.dumps(report))

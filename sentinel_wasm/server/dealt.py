@@ -40,6 +40,7 @@ def _warns(worker: int) -> bool:
 async def _serve(orders: socket.socket, reports_fd: int, start: channel.Start, agent: Agent) -> None:
     module = agent.module
     dealt = DealtConnections(orders, reports_fd, start, agent)
+    await dealt.serving.listen_grpc(start.wanted.settings)
     _log.info(
         "ready",
         pid=os.getpid(),
@@ -66,8 +67,8 @@ class DealtConnections:
             settings,
             agent,
             lost=lambda: self._report(channel.CLOSED),
-            health_changed=lambda health: self._report(channel.HEALTH[health]),
         )
+        self.serving.health_changed.append(lambda health: self._report(channel.HEALTH[health]))
         self.changes = Changes(self.serving, settings)
         self.status = Status(self.serving)
         self._warns = _warns(start.worker)

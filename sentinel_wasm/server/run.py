@@ -122,6 +122,7 @@ async def _serve(wanted: Wanted, source: Source, files: Files, agent: Agent) -> 
     with before.sockets if before is not None else open_sockets(settings) as sockets:
         accepting = Accepting(serving, status, sockets)
         await accepting.accept()
+        await serving.listen_grpc(settings)
         _log.info(
             "listening",
             socket=str(settings.socket),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +20,9 @@ from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.heap import Heap
 from sentinel_wasm.server.store import Store
 from sentinel_wasm.settings import Settings
+
+if TYPE_CHECKING:
+    from sentinel_wasm.grpc.listener import Listener
 
 _log = structlog.stdlib.get_logger("server")
 
@@ -36,26 +40,34 @@ class Serving:
         settings: Settings,
         agent: Agent,
         lost: Callable[[], None] | None = None,
-        health_changed: Callable[[Health], None] | None = None,
         store: Store | None = None,
     ) -> None:
-        """`lost` is called for each connection that is lost, `health_changed` when proxies are told it.
-        `store` keeps connections beyond this process.
-        """
+        """`lost` is called for each connection that is lost; `store` keeps them beyond this process."""
         loop = asyncio.get_running_loop()
         self.agent = agent
         self.connections: set[Connection] = set()
         self.reports_sent = 0
+        self.grpc: Listener | None = None
         self._proxy_timeout_ms = settings.proxy_timeout_ms
         self._clock = LoopClock(loop)
         self._heap = Heap(loop)
         self._lost = lost
         self._health: Health = "healthy"  # as it was told last
-        self._health_changed = health_changed
+        self.health_changed: list[Callable[[Health], None]] = []
+        """Called when proxies are told it."""
         self._store = store
         if store is not None:
             agent.configured_changed = store.keep_configured
         self._configuring = asyncio.Lock()
+
+    async def listen_grpc(self, settings: Settings) -> None:
+        """Answer events over gRPC too, where --grpc says so. Raises SocketError."""
+        if settings.grpc is None:
+            return
+        from sentinel_wasm.grpc.listener import Listener  # loads grpc, of which few have need
+
+        self.grpc = Listener(self, settings.grpc)
+        await self.grpc.start()
 
     def connection(self) -> Connection:
         """The protocol of a new connection."""
@@ -115,8 +127,8 @@ class Serving:
         self._health = health
         for connection in list(self.connections):
             connection.send_health(health)
-        if self._health_changed is not None:
-            self._health_changed(health)
+        for told in self.health_changed:
+            told(health)
 
     async def keep_all(self) -> None:
         """Leave to the store what it keeps, once its answers are with the kernel."""
@@ -140,8 +152,11 @@ class Serving:
             connection.drain()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _FLUSH_S
+        over_grpc = None if self.grpc is None else loop.create_task(self.grpc.end(_FLUSH_S))
         while self.connections and loop.time() < deadline:
             await asyncio.sleep(0.01)
+        if over_grpc is not None:
+            await over_grpc
 
 
 def _what_waits(sock: socket.socket) -> bytes:

@@ -1,0 +1,1 @@
+"""Proxies over gRPC: real agents, and clients in Python and Go."""
