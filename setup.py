@@ -19,6 +19,7 @@ MODULES = (
     "_answers",
     "_quick",
     "_stream",
+    "_protobuf",
 )
 
 # The caller's own come last, so that they win (ci/sanitized.sh).

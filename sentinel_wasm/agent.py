@@ -18,7 +18,7 @@ from sentinel_wasm._quick import QuickPath
 from sentinel_wasm._recent import Recent
 from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Audit, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
-from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
+from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload, ResultError
 from sentinel_wasm.eventlog import EventLog
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
@@ -245,6 +245,21 @@ class Agent:
             answer = self._answer_defect(error, NONE, 2, correlation_id)
             return answers.with_correlation_id(answer, correlation_id)
 
+    def answer_chunk(
+        self, kind: EventKind, chunk: events.BodyChunk, arrived_ns: int, reply: Reply
+    ) -> bytes | None:
+        """The answer to a body chunk over gRPC, with no id in it. As a proxy gets no mutations there, none
+        are made for its sake.
+        """
+        try:
+            return self._ask_body(kind, chunk, 2, arrived_ns + self._limit_ns, reply, mends=False)
+        except Exception as error:
+            return self._answer_defect(error, NONE, 2, chunk.correlation_id)
+
+    def unsendable(self, reason: str, correlation_id: str) -> bytes:
+        """What is answered instead, with no id in it, where an answer that was counted cannot be sent."""
+        return answers.encode(self._failed(ResultError(reason), NONE, correlation_id), 2)
+
     def _answer_v2_slowly(
         self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply
     ) -> tuple[str, bytes | None]:
@@ -276,7 +291,7 @@ class Agent:
             data = self._inputs.response_headers(event.status, event.correlation_id, event.headers)
             return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.BodyChunk):
-            return self._ask_body(kind, event, version, deadline_ns, reply)
+            return self._ask_body(kind, event, version, deadline_ns, reply, mends=version == 2)
         if isinstance(event, events.RequestComplete):
             return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
@@ -346,14 +361,22 @@ class Agent:
         return answers.unchallenged(decision) if self.settings.challenge_fallback == "block" else decision
 
     def _ask_body(
-        self, kind: EventKind, chunk: events.BodyChunk, version: int, deadline_ns: int, reply: Reply
+        self,
+        kind: EventKind,
+        chunk: events.BodyChunk,
+        version: int,
+        deadline_ns: int,
+        reply: Reply,
+        *,
+        mends: bool,
     ) -> bytes | None:
+        """`mends`: the proxy needs a mutation where the module has none (answers.for_response_body)."""
         response = kind is EventKind.RESPONSE_BODY_CHUNK
         hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
         if not self.module.hooks[hook]:
-            return self._body_answer(hook, chunk, version, 0, None)
+            return self._body_answer(hook, chunk, version, 0, mends, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)
-        finish = partial(self._body_answer, hook, chunk, version, logged_ns)
+        finish = partial(self._body_answer, hook, chunk, version, logged_ns, mends)
         if len(chunk.data) > _LARGE_CHUNK_BYTES:
             self._pool.leave_loop("a body chunk of over 64 KiB")
         data = inputs.body_chunk(
@@ -369,7 +392,13 @@ class Agent:
         return self._run(hook, data, chunk.correlation_id, version, deadline_ns, finish, reply, opens=opens)
 
     def _body_answer(
-        self, hook: int, chunk: events.BodyChunk, version: int, logged_ns: int, outcome: Outcome
+        self,
+        hook: int,
+        chunk: events.BodyChunk,
+        version: int,
+        logged_ns: int,
+        mends: bool,
+        outcome: Outcome,
     ) -> bytes:
         decision = ALLOW
         if self.module.hooks[hook]:
@@ -379,7 +408,7 @@ class Agent:
             if self._pool.tracks_requests:
                 blocks = isinstance(decision.verdict, Block | Redirect)
                 self._look_for_end(hook, chunk.correlation_id, blocks=blocks, is_last=chunk.is_last)
-        if hook == abi.ON_RESPONSE_BODY and version == 2:
+        if hook == abi.ON_RESPONSE_BODY and mends:
             decision = answers.for_response_body(
                 decision, chunk.data, echo=self.settings.echo_response_bodies
             )

@@ -36,7 +36,8 @@ from sentinel_wasm.server.sockets import Sockets
 from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Address, Option, Settings, options, parse_address
 
-_OF_THE_PROGRAM = ("module", "socket", "workers", "watch", "takeover", "log_format")
+_OVER_GRPC = ("grpc", "grpc_cert", "grpc_key", "grpc_client_ca")
+_OF_THE_PROGRAM = ("module", "socket", "workers", "watch", "takeover", "log_format", *_OVER_GRPC)
 _OPTIONS = {option.field: option for option in options() if option.field not in _OF_THE_PROGRAM}
 _LOOK_S = 0.01
 

@@ -162,7 +162,7 @@ def test_a_workers_numbers_are_told_from_those_of_others() -> None:
         metrics.series("module_info", file='a"b\\c\n'): 1,
         **metrics.histogram("queue_wait_seconds", (500,), (1, 2), 5),
     }
-    payload = metrics_report.frame(samples, 1, 2, {"worker": "3"})[5:]
+    payload = metrics_report.frame(metrics_report.report(samples, 1, 2, {"worker": "3"}))[5:]
     report = orjson.loads(payload)
     for kind in ("counters", "gauges", "histograms"):
         (entry,) = report[kind]

@@ -27,6 +27,7 @@ ROOMS = [
     {
         "_wasmtime",
         "_json",
+        "_protobuf",
         "_threads",
         "_ticker",
         "_hostcalls",

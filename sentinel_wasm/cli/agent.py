@@ -128,6 +128,7 @@ def _wanted(context: click.Context, values: dict[str, Any]) -> Wanted:
         if option.required and values[option.field] is None:
             there = f"{option.name} in {file or 'the file of --config'}"
             raise click.UsageError(f"Missing option '--{option.name}', {option.variable} or {there}.")
+    _check_grpc(values)
     config = file.module_config if file else None
     settings = Settings(
         **{option.field: values[option.field] for option in options()},
@@ -135,6 +136,19 @@ def _wanted(context: click.Context, values: dict[str, Any]) -> Wanted:
     )
     given = context.get_parameter_source("header_names") is not ParameterSource.DEFAULT
     return Wanted(settings, given)
+
+
+def _check_grpc(values: dict[str, Any]) -> None:
+    """What goes together. Raises UsageError."""
+    address, cert, key = values["grpc"], values["grpc_cert"], values["grpc_key"]
+    if address is None and (cert or key or values["grpc_client_ca"]):
+        raise click.UsageError("TLS is for --grpc, of which there is no address.")
+    if (cert is None) != (key is None):
+        raise click.UsageError("--grpc-cert and --grpc-key go together: one of them is missing.")
+    if cert is None and values["grpc_client_ca"]:
+        raise click.UsageError("--grpc-client-ca is for TLS: --grpc-cert and --grpc-key are missing.")
+    if address is not None and address.port == 0 and values["workers"] > 1:
+        raise click.UsageError("--workers share one port of --grpc: it cannot be 0.")
 
 
 class _Source:

@@ -1,1 +1,6 @@
 """gRPC v2 (agent-protocol.md, section 4): another way in, to the same agent. Needs the extra `grpc`."""
+
+import os
+
+# What grpcio's core prints is no line of the log; what matters to users of it comes as errors.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from google.protobuf.message import DecodeError, Message
@@ -11,19 +11,15 @@ from google.protobuf.message import DecodeError, Message
 from sentinel_wasm import base64
 from sentinel_wasm.errors import EventError
 from sentinel_wasm.grpc import agent_pb2 as pb
+from sentinel_wasm.protocol.events import BodyChunk, EventKind
 from sentinel_wasm.protocol.frames import FrameType
+
+Event = tuple[int, str, bytes]
+"""The type of a Unix socket's frame, the correlation id, and the payload."""
 
 M = TypeVar("M", bound=Message)
 
 _OPCODES = {1: "text", 2: "binary", 3: "ping", 4: "pong", 5: "close"}
-
-
-class Event(NamedTuple):
-    """As the frame of a Unix socket would have it."""
-
-    frame_type: FrameType
-    correlation_id: str
-    payload: bytes
 
 
 def parse(data: bytes, kind: type[M]) -> M:
@@ -35,12 +31,28 @@ def parse(data: bytes, kind: type[M]) -> M:
 
 
 def event_of(name: str, message: pb.ProxyToAgent) -> Event:
-    """What the member `name` of a message says, one of KINDS. Raises EventError."""
-    frame_type, make = KINDS[name]
+    """What the member `name` of a message says, an event other than a body chunk. Raises EventError."""
+    frame_type, make = _KINDS[name]
     payload = make(getattr(message, name))
     if not payload["correlation_id"]:
         raise EventError(f"{name} has no correlation_id")
-    return Event(frame_type, payload["correlation_id"], orjson.dumps(payload))
+    return frame_type, payload["correlation_id"], orjson.dumps(payload)
+
+
+def chunk_of(name: str, message: pb.BodyChunkEvent) -> tuple[EventKind, BodyChunk]:
+    """What the member `name` says. Raises EventError."""
+    if not message.correlation_id:
+        raise EventError(f"{name} has no correlation_id")
+    chunk = BodyChunk(
+        message.correlation_id,
+        base64.encode(message.data),
+        message.data,
+        message.is_last,
+        message.total_size if message.HasField("total_size") else None,
+        message.chunk_index,
+        message.bytes_transferred,
+    )
+    return EventKind[name.upper()], chunk
 
 
 def configure(message: pb.ConfigureEvent) -> bytes:
@@ -65,7 +77,11 @@ def _request_headers(event: pb.RequestHeadersEvent) -> dict[str, Any]:
     return {
         "correlation_id": identity,
         "headers": _headers(event.headers),
-        "metadata": {"client_ip": metadata.client_ip, "correlation_id": identity},
+        "metadata": {
+            "client_ip": metadata.client_ip,
+            "correlation_id": identity,
+            "route_id": metadata.route_id if metadata.HasField("route_id") else None,
+        },
         "method": event.method,
         "uri": event.uri,
     }
@@ -77,20 +93,6 @@ def _response_headers(event: pb.ResponseHeadersEvent) -> dict[str, Any]:
         "headers": _headers(event.headers),
         "status": event.status_code,
     }
-
-
-def _body_chunk(seen: str) -> Callable[[pb.BodyChunkEvent], dict[str, Any]]:
-    def made(event: pb.BodyChunkEvent) -> dict[str, Any]:
-        return {
-            "correlation_id": event.correlation_id,
-            "data": base64.encode(event.data),
-            "is_last": event.is_last,
-            "total_size": event.total_size if event.HasField("total_size") else None,
-            "chunk_index": event.chunk_index,
-            seen: event.bytes_transferred,
-        }
-
-    return made
 
 
 def _request_complete(event: pb.RequestCompleteEvent) -> dict[str, Any]:
@@ -122,11 +124,9 @@ def _guardrail(event: pb.GuardrailInspectEvent) -> dict[str, Any]:
     }
 
 
-KINDS: dict[str, tuple[FrameType, Callable[[Any], dict[str, Any]]]] = {
+_KINDS: dict[str, tuple[FrameType, Callable[[Any], dict[str, Any]]]] = {
     "request_headers": (FrameType.REQUEST_HEADERS, _request_headers),
-    "request_body_chunk": (FrameType.REQUEST_BODY_CHUNK, _body_chunk("bytes_received")),
     "response_headers": (FrameType.RESPONSE_HEADERS, _response_headers),
-    "response_body_chunk": (FrameType.RESPONSE_BODY_CHUNK, _body_chunk("bytes_sent")),
     "request_complete": (FrameType.REQUEST_COMPLETE, _request_complete),
     "websocket_frame": (FrameType.WEBSOCKET_FRAME, _websocket_frame),
     "guardrail": (FrameType.GUARDRAIL_INSPECT, _guardrail),

@@ -10,19 +10,19 @@ from typing import Any
 import grpc
 import structlog
 
+from sentinel_wasm._protobuf import header_event
 from sentinel_wasm.errors import EventError
 from sentinel_wasm.grpc import agent_pb2 as pb
 from sentinel_wasm.grpc import events, reports
-from sentinel_wasm.grpc.answers import Answers, message_of
-from sentinel_wasm.logs import Throttle
+from sentinel_wasm.grpc.answers import DROPPED, Answers, message_of
 from sentinel_wasm.protocol import answers
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.serving import Serving
 
 _log = structlog.stdlib.get_logger("grpc")
-_throttle = Throttle()
 
 _HEAD_BYTES = 5  # of a v2 frame
+_MOST_BYTES = 4 * 1024 * 1024  # of a message that proxies take
 _QUIET_S = 0.02  # nothing has come for so long: nothing is on its way
 _LOOK_S = 0.005
 
@@ -36,6 +36,7 @@ class Events:
     """What the agent that serves makes of events, as gRPC's messages."""
 
     def __init__(self, serving: Serving) -> None:
+        self.dropped = dict.fromkeys(DROPPED, 0)
         self._serving = serving
         self._answers = Answers()
 
@@ -45,11 +46,13 @@ class Events:
         Raises EventError where it cannot be answered.
         """
         arrived_ns = time.monotonic_ns()
+        if (event := header_event(data)) is not None:
+            return self._answer(*event, arrived_ns, reply)
         message = events.parse(data, pb.ProxyToAgent)
         name = message.WhichOneof("message")
-        if name in events.KINDS:
-            return self._answer(events.event_of(name, message), arrived_ns, reply)
         match name:
+            case "request_body_chunk" | "response_body_chunk":
+                return self._answer_chunk(name, getattr(message, name), arrived_ns, reply)
             case "handshake":
                 return reports.handshake_answer(message.handshake)
             case "ping":
@@ -60,49 +63,73 @@ class Events:
             case "cancel":
                 # It has nothing to stop: its event is answered, or will be at its deadline.
                 return NO_ANSWER
-        raise EventError("the message is none of those that ProxyToAgent has")
+            case None:
+                raise EventError("the message is none of those that ProxyToAgent has")
+        return self._answer(*events.event_of(name, message), arrived_ns, reply)
 
-    def _answer(self, event: events.Event, arrived_ns: int, reply: Reply) -> bytes | None:
+    def _answer(
+        self, frame_type: int, correlation_id: str, payload: bytes, arrived_ns: int, reply: Reply
+    ) -> bytes | None:
         agent = self._serving.agent
         if agent.counts.recent is not None:
             agent.counts.recent.seen_ns = arrived_ns
-        frame = agent.quick.answer_frame(event.frame_type, event.payload, arrived_ns)
         answer: bytes | None
-        if frame is not None:
+        if (frame := agent.quick.answer_frame(frame_type, payload, arrived_ns)) is not None:
             answer = frame[_HEAD_BYTES:]
         else:
-
-            def later(correlation_id: str, answer: bytes) -> None:
-                reply(self._message(answer, correlation_id))
-
-            answer = agent.answer_v2(event.frame_type, event.payload, arrived_ns, later)
+            answer = agent.answer_v2(frame_type, payload, arrived_ns, self._later(reply))
         agent.counts.took(arrived_ns)
         if answer is None:
             return None
-        answer = answers.without_correlation_id(answer, event.correlation_id)
-        return self._message(answer, event.correlation_id)
+        return self._message(answers.without_correlation_id(answer, correlation_id), correlation_id)
+
+    def _answer_chunk(
+        self, name: str, message: pb.BodyChunkEvent, arrived_ns: int, reply: Reply
+    ) -> bytes | None:
+        kind, chunk = events.chunk_of(name, message)
+        agent = self._serving.agent
+        if agent.counts.recent is not None:
+            agent.counts.recent.seen_ns = arrived_ns
+        answer = agent.answer_chunk(kind, chunk, arrived_ns, self._later(reply))
+        agent.counts.took(arrived_ns)
+        return None if answer is None else self._message(answer, chunk.correlation_id)
+
+    def _later(self, reply: Reply) -> Callable[[str, bytes], None]:
+        return lambda correlation_id, answer: reply(self._message(answer, correlation_id))
 
     def _message(self, answer: bytes, correlation_id: str) -> bytes:
-        return message_of(self._answers.encoded(answer), correlation_id)
+        encoded = self._answers.encoded(answer)
+        message = message_of(encoded, correlation_id)
+        if len(message) > _MOST_BYTES:
+            reason = f"an answer of {len(message)} bytes: proxies take {_MOST_BYTES} over gRPC"
+            instead = self._serving.agent.unsendable(reason, correlation_id)
+            return message_of(self._answers.encoded(instead), correlation_id)
+        for what in encoded.dropped:
+            if self.dropped[what] == 0:
+                _log.warning("gRPC cannot carry a part of an answer; said once", part=what)
+            self.dropped[what] += 1
+        return message
 
     def _configure(self, event: pb.ConfigureEvent, arrived_ns: int) -> None:
         """The proxy takes no answer to it here; the log has what became of it."""
         payload = events.configure(event)
-        self._serving.agent.answer_v2(FrameType.CONFIGURE, payload, arrived_ns, lambda identity, answer: None)
+        agent = self._serving.agent
+        agent.answer_v2(FrameType.CONFIGURE, payload, arrived_ns, lambda correlation_id, answer: None)
+        agent.counts.took(arrived_ns)
 
 
 class EventStream:
     """One ProcessStream: several events are under way, answers leave as they come, one at a time."""
 
-    def __init__(self, events: Events, context: Context, health: Callable[[], str]) -> None:
+    def __init__(self, events: Events, context: Context, serving: Serving) -> None:
         self._events = events
         self._context = context
-        self._health = health
+        self._serving = serving
         self._loop = asyncio.get_running_loop()
         self._writing = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
         self._waiting = 0  # events that workers have
-        self._heard_s = 0.0  # when something came, of the loop's clock
+        self._heard_s = 0.0  # when something came last, of the loop's clock; 0: nothing has
         self._reading: asyncio.Task[None] | None = None
         self._is_draining = False
 
@@ -121,33 +148,43 @@ class EventStream:
 
     async def drain(self) -> None:
         """Say that the agent stops; end the stream when nothing is under way."""
+        self.tell(reports.health("draining"))
         self._is_draining = True
-        await self._write(reports.health("draining"))
         while self._waiting or self._loop.time() - self._heard_s < _QUIET_S:
             await asyncio.sleep(_LOOK_S)
         if self._reading is not None:
             self._reading.cancel()
 
-    def send(self, message: bytes) -> None:
-        """Write it when what is before it has been written."""
-        task = self._loop.create_task(self._send(message))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+    def tell(self, message: bytes) -> bool:
+        """Say what is no answer; False: not to this proxy. It reads its handshake's answer first, and last
+        that the agent drains.
+        """
+        if self._heard_s == 0 or self._is_draining:
+            return False
+        self._send(message)
+        return True
 
-    async def _send(self, message: bytes) -> None:
-        try:
-            await self._write(message)
-        except grpc.aio.BaseError as error:
-            _log.debug("not written: the client has gone", reason=str(error))
+    def _send(self, message: bytes) -> None:
+        task = self._loop.create_task(self._write(message))
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.debug("not written: the client has gone", reason=str(task.exception()))
 
     async def _read_all(self) -> None:
         while (data := await self._context.read()) is not grpc.aio.EOF:
-            self._heard_s = self._loop.time()
             answer = self._events.answer(data, self._reply)
             if answer is None:
                 self._waiting += 1
             elif answer is not NO_ANSWER:
                 await self._write(answer)
+            if self._heard_s == 0 and self._serving.agent.health != "healthy":
+                # What a proxy has not been told is healthy.
+                await self._write(reports.health(self._serving.agent.health))
+            self._heard_s = self._loop.time()
 
     async def _write(self, message: bytes) -> None:
         async with self._writing:
@@ -155,4 +192,19 @@ class EventStream:
 
     def _reply(self, message: bytes) -> None:
         self._waiting -= 1
-        self.send(message)
+        self._send(message)
+
+
+async def control_stream(_: Any, context: Context) -> None:
+    """By its messages it is for agents that call a proxy: who calls an agent has nothing to ask for here."""
+    await context.send_initial_metadata(())
+    while (data := await context.read()) is not grpc.aio.EOF:
+        message = events.parse(data, pb.AgentControl)
+        if message.WhichOneof("message") == "config_update":
+            refusal = pb.ConfigUpdateResponse(
+                request_id=message.config_update.request_id,
+                accepted=False,
+                error="this is an agent: it has no configuration of a proxy",
+                timestamp_ms=reports.now_ms(),
+            )
+            await context.write(pb.ProxyControl(config_response=refusal).SerializeToString())

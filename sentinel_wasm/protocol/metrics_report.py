@@ -15,12 +15,9 @@ from sentinel_wasm.protocol.handshake import AGENT_ID
 _NO_LABELS: dict[str, str] = {}
 
 
-def frame(
-    samples: Samples, timestamp_ms: int, interval_ms: int, labels: Mapping[str, str] = _NO_LABELS
-) -> bytes:
-    """The report as a frame."""
-    said = report(samples, timestamp_ms, interval_ms, labels)
-    return encode_v2(FrameType.METRICS_REPORT, orjson.dumps(said))
+def frame(report: dict[str, Any]) -> bytes:
+    """Of a report, for a Unix socket."""
+    return encode_v2(FrameType.METRICS_REPORT, orjson.dumps(report))
 
 
 def report(

@@ -36,11 +36,14 @@ async def _send(serving: Serving, status: Status, labels: Mapping[str, str]) -> 
     Between steps events have their turn: no step takes long, however many proxies there are.
     """
     proxies = await _one_of_each(serving.connections)
-    if not proxies:
+    if not proxies and (serving.grpc is None or not serving.grpc.streams):
         return
     samples = status.samples()
     await asyncio.sleep(0)
-    frame = metrics_report.frame(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
+    report = metrics_report.report(samples, time.time_ns() // 1_000_000, int(INTERVAL_S * 1000), labels)
+    if serving.grpc is not None:
+        serving.reports_sent += serving.grpc.send_metrics(report)
+    frame = metrics_report.frame(report)
     for connection in proxies:
         await asyncio.sleep(0)
         if connection.takes_reports:

@@ -21,6 +21,7 @@ from sentinel_wasm._instances import live_stores
 from sentinel_wasm._workers import live_threads
 from sentinel_wasm.agent import Agent
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.grpc.check import check
 from sentinel_wasm.guest import sections
 from sentinel_wasm.guest.cache import Cache
 from sentinel_wasm.guest.engine import engine_for
@@ -52,6 +53,7 @@ def run(wanted: Wanted, source: Source) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     settings = wanted.settings
+    check(settings)
     files = Files(source.file, settings.module)
     wasm = sections.read(settings.module, settings.max_module_size * MIB)
     with started_agent(wanted, wasm, give_up=_complain) as agent:

@@ -61,12 +61,12 @@ class Serving:
         self._configuring = asyncio.Lock()
 
     async def listen_grpc(self, settings: Settings) -> None:
-        """Answer events over gRPC too, where --grpc says so. Raises SocketError."""
+        """Answer events over gRPC too, where --grpc says so (and `grpc.check` nothing). Raises SocketError."""
         if settings.grpc is None:
             return
         from sentinel_wasm.grpc.listener import Listener  # loads grpc, of which few have need
 
-        self.grpc = Listener(self, settings.grpc)
+        self.grpc = Listener(self, settings.grpc, settings)
         await self.grpc.start()
 
     def connection(self) -> Connection:

@@ -86,7 +86,7 @@ class Status:
     def samples(self) -> Samples:
         """What adds up over the processes of an agent."""
         reloads = self._reloads.samples() if self._reloads else {}
-        return {**self._counted(), **reloads, **self._at_present(), **usage.samples()}
+        return {**self._counted(), **reloads, **self._at_present(), **self._over_grpc(), **usage.samples()}
 
     def _counted(self) -> Samples:
         counts = self._serving.agent.counts
@@ -112,6 +112,15 @@ class Status:
         for why, lines in logs.dropped_lines().items():
             samples[series("log_lines_dropped_total", why=why)] = lines
         return samples
+
+    def _over_grpc(self) -> Samples:
+        if self._serving.grpc is None:
+            return {}
+        dropped = self._serving.grpc.dropped.items()
+        return {
+            series("connections_open", protocol="grpc"): self._serving.grpc.streams,
+            **{series("grpc_dropped_total", part=part): count for part, count in dropped},
+        }
 
     def _at_present(self) -> Samples:
         agent = self._serving.agent

@@ -19,6 +19,7 @@ import structlog
 
 from sentinel_wasm import __version__, logs, metrics
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.grpc.check import check
 from sentinel_wasm.guest import sections
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.metrics import Samples
@@ -56,6 +57,7 @@ def run(wanted: Wanted, source: Source) -> None:
 
 async def _supervise(wanted: Wanted, source: Source) -> None:
     settings = wanted.settings
+    check(settings)
     files = Files(source.file, settings.module)
     wasm = sections.read(settings.module, settings.max_module_size * MIB)
     supervisor = Supervisor(wanted, wasm)

@@ -10,8 +10,8 @@ import pytest
 from sentinel_wasm.grpc import agent_pb2 as pb
 
 from ..conftest import EXAMPLES, RunningAgent, agents
+from ..e2e.proxy import free_port
 from .client import PACKAGES, Client, request_headers
-from .ports import free_port
 
 pytestmark = pytest.mark.parallel
 
