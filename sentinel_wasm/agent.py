@@ -18,7 +18,7 @@ from sentinel_wasm._quick import QuickPath
 from sentinel_wasm._recent import Recent
 from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Audit, Block, Decision, Redirect
 from sentinel_wasm.decision import failure as failure_decision
-from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload, ResultError
+from sentinel_wasm.errors import EventError, FrameError, ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest.crew import Outcome
@@ -255,10 +255,6 @@ class Agent:
             return self._ask_body(kind, chunk, 2, arrived_ns + self._limit_ns, reply, mends=False)
         except Exception as error:
             return self._answer_defect(error, NONE, 2, chunk.correlation_id)
-
-    def unsendable(self, reason: str, correlation_id: str) -> bytes:
-        """What is answered instead, with no id in it, where an answer that was counted cannot be sent."""
-        return answers.encode(self._failed(ResultError(reason), NONE, correlation_id), 2)
 
     def _answer_v2_slowly(
         self, frame_type: int, frame: bytes, deadline_ns: int, reply: Reply

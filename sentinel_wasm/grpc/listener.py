@@ -34,8 +34,6 @@ _OPTIONS = (
     # For the processes of --workers, and for the next one, which takes over.
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", _MOST_BYTES),
-    # What proxies do not take is not sent.
-    ("grpc.max_send_message_length", -1),
 )
 
 
@@ -80,7 +78,7 @@ class Listener:
         await self._server.start()
         mutual = self._settings.grpc_client_ca is not None
         tls = "none" if self._settings.grpc_cert is None else "mutual" if mutual else "server"
-        _log.info("listening over gRPC", address=str(self._address), tls=tls)
+        _log.info("gRPC endpoint", address=str(self._address), tls=tls)
 
     async def end(self, patience_s: float) -> None:
         """Take nothing new, and answer what has come; what is not answered by then is cut."""

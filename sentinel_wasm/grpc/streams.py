@@ -22,7 +22,6 @@ from sentinel_wasm.server.serving import Serving
 _log = structlog.stdlib.get_logger("grpc")
 
 _HEAD_BYTES = 5  # of a v2 frame
-_MOST_BYTES = 4 * 1024 * 1024  # of a message that proxies take
 _QUIET_S = 0.02  # nothing has come for so long: nothing is on its way
 _LOOK_S = 0.005
 
@@ -99,16 +98,11 @@ class Events:
 
     def _message(self, answer: bytes, correlation_id: str) -> bytes:
         encoded = self._answers.encoded(answer)
-        message = message_of(encoded, correlation_id)
-        if len(message) > _MOST_BYTES:
-            reason = f"an answer of {len(message)} bytes: proxies take {_MOST_BYTES} over gRPC"
-            instead = self._serving.agent.unsendable(reason, correlation_id)
-            return message_of(self._answers.encoded(instead), correlation_id)
         for what in encoded.dropped:
             if self.dropped[what] == 0:
                 _log.warning("gRPC cannot carry a part of an answer; said once", part=what)
             self.dropped[what] += 1
-        return message
+        return message_of(encoded, correlation_id)
 
     def _configure(self, event: pb.ConfigureEvent, arrived_ns: int) -> None:
         """The proxy takes no answer to it here; the log has what became of it."""

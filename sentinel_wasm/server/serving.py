@@ -61,7 +61,7 @@ class Serving:
         self._configuring = asyncio.Lock()
 
     async def listen_grpc(self, settings: Settings) -> None:
-        """Answer events over gRPC too, where --grpc says so (and `grpc.check` nothing). Raises SocketError."""
+        """Answer events over gRPC too, where --grpc says so. Raises SocketError."""
         if settings.grpc is None:
             return
         from sentinel_wasm.grpc.listener import Listener  # loads grpc, of which few have need

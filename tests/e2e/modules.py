@@ -28,25 +28,32 @@ TRAPS_ON_TRAP = module(f"""{_HAS}
     (i64.const 0))
 """)
 
+
 # Looks at the clock for 300 ms at /slow and allows; blocks /deny with 403.
-SLOW_OR_DENIES = module(
-    imports="""(import "wasi_snapshot_preview1" "clock_time_get"
+def slow_or_denies(**results: str) -> str:
+    """And whose other hooks return these."""
+    return module(
+        imports="""(import "wasi_snapshot_preview1" "clock_time_get"
     (func $clock (param i32 i64 i32) (result i32)))""",
-    extra=f"""{_HAS}
+        extra=f"""{_HAS}
   (func $now (result i64)
     (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 512)))
     (i64.load (i32.const 512)))
-  (data (i32.const 1024) "{quoted('{"decision":"block"}')}")
+  (data (i32.const 8192) "{quoted('{"decision":"block"}')}")
   (func (export "on_request_headers") (param i32 i32) (result i64)
     (local $end i64)
     (if (call $has (local.get 0) (local.get 1) {_word("deny")}) (then
-      (return (i64.const {(1024 << 32) | 20}))))
+      (return (i64.const {(8192 << 32) | 20}))))
     (if (call $has (local.get 0) (local.get 1) {_word("slow")}) (then
       (local.set $end (i64.add (call $now) (i64.const 300000000)))
       (loop $wait (br_if $wait (i64.lt_u (call $now) (local.get $end))))))
     (i64.const 0))
 """,
-)
+        **results,
+    )
+
+
+SLOW_OR_DENIES = slow_or_denies()
 
 REDIRECTS = module(on_request_headers='{"decision":"redirect","status":302,"body":"https://127.0.0.1/"}')
 
