@@ -27,7 +27,10 @@ pytestmark = pytest.mark.parallel
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 VARIANTS = ("base", "tls")
-VERSIONS = ("1.30", "1.37")  # of Kubernetes: the oldest that has all that is used, and the newest when this was written
+VERSIONS = (
+    "1.30",
+    "1.37",
+)  # of Kubernetes: the oldest that has all that is used, and the newest when this was written
 ADAPTER = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())
 SCRAPING = (FOLDER / "prometheus.yaml").read_text()
 DRAIN_S = 10
@@ -162,7 +165,7 @@ def test_the_autoscaler_asks_for_what_the_adapter_makes_of_the_agents_metrics(tm
     assert family(series).kind == "counter"
     [job] = yaml.safe_load(SCRAPING)["scrape_configs"]
     assert f'job="{job["job_name"]}"' in labels
-    set_by_scraping = {target for target in values(job, "target_label")}
+    set_by_scraping = set(values(job, "target_label"))
     assert set(rule["resources"]["overrides"]) == set_by_scraping == set(re.findall(r'(\w+)!=""', labels))
     query = rule["metricsQuery"]
     for placeholder, text in {"Series": series, "LabelMatchers": 'pod=~"a|b"', "GroupBy": "pod"}.items():
@@ -174,7 +177,8 @@ def test_the_autoscaler_asks_for_what_the_adapter_makes_of_the_agents_metrics(tm
 
 def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     """But for the discovery: Debian's Prometheus is built without Kubernetes'."""
-    text = SCRAPING.replace("kubernetes_sd_configs:\n      - role: pod\n", 'static_configs: [{targets: ["a:9100"]}]\n')
+    here = 'static_configs: [{targets: ["a:9100"]}]\n'
+    text = SCRAPING.replace("kubernetes_sd_configs:\n      - role: pod\n", here)
     assert text != SCRAPING
     (tmp_path / "prometheus.yml").write_text(text)
     promtool("check", "config", tmp_path / "prometheus.yml")

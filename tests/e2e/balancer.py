@@ -1,4 +1,4 @@
-"""HAProxy between a proxy and its agents: it spreads connections, and cuts those to an agent that is dead or hangs."""
+"""HAProxy between a proxy and its agents: it spreads connections, and cuts those to an agent that hangs."""
 
 from __future__ import annotations
 

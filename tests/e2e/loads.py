@@ -1,4 +1,4 @@
-"""Two loads on four agents at once: HTTP through the real proxy, and gRPC by a client that balances by itself."""
+"""Two loads on agents at once: HTTP through the real proxy, and gRPC by a client that balances by itself."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class HttpClients:
             connection.close()
 
 
-# What the channel does by itself: it leaves out agents that it cannot reach, and asks another where one was lost.
+# The channel itself leaves out agents that it cannot reach, and asks another where a call was lost.
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -185,10 +185,12 @@ class Loads:
         phase = Phase(Counter(), Counter())
         before = len(self.http.answered), len(self.grpc.answered), self.grpc.retries
         yield phase
-        for kind, load, start in zip(phase._fields, (self.http, self.grpc), before[:2], strict=True):
-            answered = load.answered[start:]
-            assert answered, f"{name}: {kind} has had no answer"
-            getattr(phase, kind).update(answer.what for answer in answered)
-            longest_ms = max(answer.seconds for answer in answered) * 1000
-            print(f"{name:>20}, {kind}: {dict(getattr(phase, kind))}, longest {longest_ms:.0f} ms")
-        print(f"{name:>20}, grpc: asked again {self.grpc.retries - before[2]} times")
+        self._sum_up(f"{name}, http", self.http.answered[before[0] :], phase.http)
+        self._sum_up(f"{name}, grpc", self.grpc.answered[before[1] :], phase.grpc)
+        print(f"{name}, grpc: asked again {self.grpc.retries - before[2]} times")
+
+    def _sum_up(self, title: str, answered: list[Answered], kinds: Counter[str]) -> None:
+        assert answered, f"{title}: no answer"
+        kinds.update(answer.what for answer in answered)
+        longest_ms = max(answer.seconds for answer in answered) * 1000
+        print(f"{title}: {dict(kinds)}, longest {longest_ms:.0f} ms")
