@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -63,7 +62,7 @@ class Server:
             RUST: [str(peer), "--module", str(module), "--grpc-address", f"127.0.0.1:{port}"],
         }
         with (directory / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(commands[name], stdout=log, stderr=log, env=os.environ)
+            self._process = subprocess.Popen(commands[name], stdout=log, stderr=log)
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 grpc.channel_ready_future(channel).result(_PATIENCE_S)

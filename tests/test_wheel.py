@@ -75,11 +75,12 @@ def test_the_wheel_holds_the_package_and_no_sources_in_c(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert f"sentinel_wasm-{sentinel_wasm.__version__}" in wheel.name
     assert {"sentinel_wasm/py.typed", "sentinel_wasm/_fastpath.pyi"} <= set(names)
+    assert "sentinel_wasm/grpc/agent.proto" in names
     parts = ("index.html", "page.css", "page.js")
     assert {f"sentinel_wasm/server/page/{part}" for part in parts} <= set(names)
     ours = [name for name in names if not name.startswith("sentinel_wasm/templates/")]
     assert {Path(name).suffix for name in ours} & {".c", ".pyx"} == set()
-    assert sum(name.endswith(".so") for name in names) == 12
+    assert sum(name.endswith(".so") for name in names) == 13
     entry_points = f"sentinel_wasm-{sentinel_wasm.__version__}.dist-info/entry_points.txt"
     assert b"[pytest11]\nsentinel-wasm = sentinel_wasm.pytest_plugin\n" in zipfile.ZipFile(wheel).read(
         entry_points

@@ -66,7 +66,7 @@ def _varint(number: int) -> bytes:
 
 def _encode(answer: bytes) -> Encoded:
     said = orjson.loads(answer)
-    dropped = tuple(name for name in DROPPED if said[name] not in (None, {}, "allow"))
+    dropped = tuple(name for name in DROPPED if said.get(name) not in (None, {}, "allow"))
     return Encoded(_response(answers.decode(said)).SerializeToString(), dropped)
 
 

@@ -18,8 +18,9 @@ from sentinel_wasm.grpc import reports
 from sentinel_wasm.grpc.streams import Context, Events, EventStream, control_stream
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.logs import Throttle
+from sentinel_wasm.server.run import settle
 from sentinel_wasm.server.serving import Serving
-from sentinel_wasm.settings import Address, Settings
+from sentinel_wasm.settings import Settings
 
 _log = structlog.stdlib.get_logger("grpc")
 _throttle = Throttle()
@@ -27,6 +28,7 @@ _throttle = Throttle()
 # Proxies named Sentinel call the same package so.
 _SERVICES = ("zentinel.agent.v2.AgentServiceV2", "sentinel.agent.v2.AgentServiceV2")
 _MOST_BYTES = 10 * 1024 * 1024  # of a message that comes in
+_MOST_CALLS = 1024  # on one connection
 _LOOK_S = 0.005
 _STATUS_S = 0.1  # for the last streams' status to leave
 
@@ -34,14 +36,16 @@ _OPTIONS = (
     # For the processes of --workers, and for the next one, which takes over.
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", _MOST_BYTES),
+    ("grpc.max_concurrent_streams", _MOST_CALLS),
 )
 
 
 class Listener:
     """Made on the event loop that serves."""
 
-    def __init__(self, serving: Serving, address: Address, settings: Settings) -> None:
-        """Raises SocketError where nothing can listen there."""
+    def __init__(self, serving: Serving, settings: Settings) -> None:
+        """Raises SocketError where nothing can listen at --grpc."""
+        assert settings.grpc is not None
         self._serving = serving
         self._settings = settings
         self._events = Events(serving)
@@ -55,12 +59,12 @@ class Listener:
         credentials = _credentials(settings)
         try:
             if credentials is None:
-                port = self._server.add_insecure_port(str(address))
+                port = self._server.add_insecure_port(str(settings.grpc))
             else:
-                port = self._server.add_secure_port(str(address), credentials)
+                port = self._server.add_secure_port(str(settings.grpc), credentials)
         except RuntimeError:
-            raise SocketError(f"cannot listen on --grpc {address}") from None
-        self._address = address._replace(port=port)
+            raise SocketError(f"cannot listen on --grpc {settings.grpc}") from None
+        self._address = settings.grpc._replace(port=port)
 
     @property
     def streams(self) -> int:
@@ -75,6 +79,7 @@ class Listener:
     async def start(self) -> None:
         self._serving.health_changed.append(self._tell_health)
         await self._set_health()
+        settle()  # grpc's modules too
         await self._server.start()
         mutual = self._settings.grpc_client_ca is not None
         tls = "none" if self._settings.grpc_cert is None else "mutual" if mutual else "server"

@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from sentinel_wasm._protobuf import header_event
+from sentinel_wasm.agent import Agent
 from sentinel_wasm.errors import EventError
 from sentinel_wasm.grpc import agent_pb2 as pb
 from sentinel_wasm.grpc import events, reports
@@ -69,9 +70,7 @@ class Events:
     def _answer(
         self, frame_type: int, correlation_id: str, payload: bytes, arrived_ns: int, reply: Reply
     ) -> bytes | None:
-        agent = self._serving.agent
-        if agent.counts.recent is not None:
-            agent.counts.recent.seen_ns = arrived_ns
+        agent = self._agent(arrived_ns)
         answer: bytes | None
         if (frame := agent.quick.answer_frame(frame_type, payload, arrived_ns)) is not None:
             answer = frame[_HEAD_BYTES:]
@@ -86,12 +85,17 @@ class Events:
         self, name: str, message: pb.BodyChunkEvent, arrived_ns: int, reply: Reply
     ) -> bytes | None:
         kind, chunk = events.chunk_of(name, message)
-        agent = self._serving.agent
-        if agent.counts.recent is not None:
-            agent.counts.recent.seen_ns = arrived_ns
+        agent = self._agent(arrived_ns)
         answer = agent.answer_chunk(kind, chunk, arrived_ns, self._later(reply))
         agent.counts.took(arrived_ns)
         return None if answer is None else self._message(answer, chunk.correlation_id)
+
+    def _agent(self, arrived_ns: int) -> Agent:
+        """The one that answers an event, which came then."""
+        agent = self._serving.agent
+        if agent.counts.recent is not None:
+            agent.counts.recent.seen_ns = arrived_ns
+        return agent
 
     def _later(self, reply: Reply) -> Callable[[str, bytes], None]:
         return lambda correlation_id, answer: reply(self._message(answer, correlation_id))
@@ -107,7 +111,7 @@ class Events:
     def _configure(self, event: pb.ConfigureEvent, arrived_ns: int) -> None:
         """The proxy takes no answer to it here; the log has what became of it."""
         payload = events.configure(event)
-        agent = self._serving.agent
+        agent = self._agent(arrived_ns)
         agent.answer_v2(FrameType.CONFIGURE, payload, arrived_ns, lambda correlation_id, answer: None)
         agent.counts.took(arrived_ns)
 
@@ -144,7 +148,7 @@ class EventStream:
         """Say that the agent stops; end the stream when nothing is under way."""
         self.tell(reports.health("draining"))
         self._is_draining = True
-        while self._waiting or self._loop.time() - self._heard_s < _QUIET_S:
+        while self._waiting or self._writing.locked() or self._loop.time() - self._heard_s < _QUIET_S:
             await asyncio.sleep(_LOOK_S)
         if self._reading is not None:
             self._reading.cancel()

@@ -66,7 +66,7 @@ class Serving:
             return
         from sentinel_wasm.grpc.listener import Listener  # loads grpc, of which few have need
 
-        self.grpc = Listener(self, settings.grpc, settings)
+        self.grpc = Listener(self, settings)
         await self.grpc.start()
 
     def connection(self) -> Connection:

@@ -14,6 +14,7 @@ from ..scraping import LOCAL, Scraped
 from ..upgrading import Upgrading
 from ..wat import module
 from .conftest import SECURITY
+from .modules import BLOCKS_BODIES
 from .proxy import ZENTINEL, RunningProxy, free_port, start_proxy
 from .upstream import Upstream
 
@@ -66,6 +67,14 @@ def test_a_body_that_cannot_be_replaced_passes_and_is_counted(
         assert reply.headers["X-Seen"] == "yes"
         assert reply.seen_by_upstream["path"] == "/shop"
         assert Scraped(agent).value("grpc_dropped_total", part="response_body_mutation") > 0
+
+
+def test_a_blocked_response_body_passes(
+    start_agent: StartAgent, build_wat: BuildWat, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The proxy acts on no block there, and what keeps the body back over a Unix socket is a mutation."""
+    with stack(start_agent, build_wat(BLOCKS_BODIES), upstream, tmp_path) as (_, proxy):
+        assert proxy.get("/secret").seen_by_upstream["path"] == "/secret"
 
 
 def test_zentinel_does_not_come_back_over_grpc(

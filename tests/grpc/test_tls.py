@@ -73,7 +73,8 @@ def asks(port: int, authority: Authority, pair: Pair | None) -> str | None:
     files = (pair.key.read_bytes(), pair.cert.read_bytes()) if pair else (None, None)
     credentials = grpc.ssl_channel_credentials(authority.own.cert.read_bytes(), *files)
     with Client(port, credentials) as client:
-        return client.ask(request_headers("tls")).response.WhichOneof("decision")
+        decision: str | None = client.ask(request_headers("tls")).response.WhichOneof("decision")
+    return decision
 
 
 def test_a_proxy_with_a_certificate_is_answered(mutual: int, authority: Authority) -> None:
@@ -159,9 +160,10 @@ def test_a_key_of_another_certificate(settings: Settings, authority: Authority) 
 
 def test_an_encrypted_key_is_not_asked_a_password_for(settings: Settings, tmp_path: Path) -> None:
     locked = tmp_path / "locked.key"
-    command = ["openssl", "ec", "-aes256", "-passout", "pass:secret", "-out", locked, "-in"]
     assert settings.grpc_key is not None
-    subprocess.run([*command, settings.grpc_key], check=True, capture_output=True)
+    files = ("-in", str(settings.grpc_key), "-out", str(locked))
+    command = ["openssl", "ec", "-aes256", "-passout", "pass:secret", *files]
+    subprocess.run(command, check=True, capture_output=True)
     assert "encrypted" in wrong(settings, grpc_key=locked)
 
 
