@@ -34,9 +34,10 @@ PATIENCE_S = 10.0  # for a response: far past the proxy's timeout, so that it co
 
 
 class Answered(NamedTuple):
-    """One event's answer: what it was, and how long it took."""
+    """One event's answer: what it was, when the event began, and how long it took."""
 
     what: str
+    began: float
     seconds: float
 
 
@@ -78,7 +79,7 @@ class HttpClients:
                 what = str(response.status)
                 if response.status == 200:
                     what = json.loads(body)["headers"]["x-version"]
-                self.answered.append(Answered(what, time.monotonic() - began))
+                self.answered.append(Answered(what, began, time.monotonic() - began))
                 self._stops.wait(PAUSE_S)
         except (OSError, http.client.HTTPException) as error:
             self.errors.append(repr(error))
@@ -153,7 +154,7 @@ class GrpcClient:
                 if response.correlation_id != identity:
                     self.errors.append(f"{identity} got the answer of {response.correlation_id}")
                 what = response.audit.tags[0] if response.HasField("allow") else str(response.block.status)
-                self.answered.append(Answered(what, time.monotonic() - began))
+                self.answered.append(Answered(what, began, time.monotonic() - began))
                 break
             await asyncio.sleep(PAUSE_S)
 
@@ -181,13 +182,14 @@ class Loads:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
-        """What each gets meanwhile is in it at the end, and is printed."""
+        """The answers to what began and ended in it are there at the end, and are printed."""
         phase = Phase(Counter(), Counter())
-        before = len(self.http.answered), len(self.grpc.answered), self.grpc.retries
+        since, retries = time.monotonic(), self.grpc.retries
         yield phase
-        self._sum_up(f"{name}, http", self.http.answered[before[0] :], phase.http)
-        self._sum_up(f"{name}, grpc", self.grpc.answered[before[1] :], phase.grpc)
-        print(f"{name}, grpc: asked again {self.grpc.retries - before[2]} times")
+        for kind, answered in zip(phase._fields, (self.http.answered, self.grpc.answered), strict=True):
+            within = [answer for answer in answered if answer.began >= since]
+            self._sum_up(f"{name}, {kind}", within, getattr(phase, kind))
+        print(f"{name}, grpc: asked again {self.grpc.retries - retries} times")
 
     def _sum_up(self, title: str, answered: list[Answered], kinds: Counter[str]) -> None:
         assert answered, f"{title}: no answer"

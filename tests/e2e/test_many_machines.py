@@ -64,7 +64,7 @@ ENDLESS = built(
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[list[Machine]]:
     ZENTINEL.binary()  # skips before anything starts
-    with fleet(tmp_path, FIRST, "--timeout-ms", "200") as started:
+    with fleet(tmp_path, FIRST, "--timeout-ms", "300") as started:
         yield started
 
 
@@ -105,9 +105,7 @@ def rolled_out_in_turn(loads: Loads, machines: list[Machine]) -> None:
     assert set(got.http) | set(got.grpc) == {"first", "second"}
     with loads.phase("after it") as got:
         time.sleep(FAULT_S)
-    # An event may have been under way when the phase began.
-    assert set(got.http) | set(got.grpc) <= {"first", "second"}
-    assert min(got.http["second"], got.grpc["second"]) > got.http["first"] + got.grpc["first"]
+    assert set(got.http) == set(got.grpc) == {"second"}
 
 
 def killed(loads: Loads, machine: Machine) -> None:
@@ -138,7 +136,7 @@ def slow(loads: Loads, machine: Machine) -> None:
         machine.roll_out(ENDLESS)
         time.sleep(FAULT_S)
         machine.roll_out(SECOND)
-    assert set(got.http) <= {"second", "500", "503"}
+    assert set(got.http) <= {"second", "500", "503", "504"}
     assert set(got.grpc) == {"second", "500"}
 
 
