@@ -4,8 +4,8 @@
 set -eu
 missing=""
 # Debian runs a Prometheus of its own, on port 9090, where systemd runs.
-for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd wrk:wrk promtool:prometheus \
-    chromium:chromium chromedriver:chromium-driver; do
+for pair in cc:gcc make:make clang:clang wasm-ld:lld npm:npm systemd-analyze:systemd wrk:wrk haproxy:haproxy \
+    promtool:prometheus chromium:chromium chromedriver:chromium-driver; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 [ -d "$(clang -print-runtime-dir 2>/dev/null)" ] || missing="$missing libclang-rt-dev" # the sanitizers, for ci/fuzz.sh

@@ -95,11 +95,7 @@ class RunningProxy:
                 cwd=directory,
                 env={**os.environ, "RUST_BACKTRACE": "0"},
             )
-        try:
-            self._wait_until_listening()
-        except BaseException:
-            self.kill()
-            raise
+        wait_until_listening(self._process, port, self._log_path)
 
     @property
     def log(self) -> str:
@@ -132,18 +128,21 @@ class RunningProxy:
         self._process.kill()
         self._process.wait()
 
-    def _wait_until_listening(self) -> None:
-        end = time.monotonic() + _START_S
-        while True:
-            if self._process.poll() is not None:
-                raise AssertionError(f"the proxy ended with {self._process.returncode}: {self.log}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                if time.monotonic() > end:
-                    raise AssertionError(f"the proxy does not listen: {self.log}") from None
+
+def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until it can be connected to; kills it where it cannot be, and says why."""
+    end = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
+                continue
+        process.kill()
+        status = process.wait()
+        raise AssertionError(f"nothing listens on {port}; it ended with {status}: {log.read_text()}")
 
 
 def start_proxy(
