@@ -9,18 +9,19 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import orjson
 from click.core import ParameterSource
 
 from sentinel_wasm import __version__, logs
-from sentinel_wasm.cli import shown
 from sentinel_wasm.cli.mistakes import in_one_line
-from sentinel_wasm.configuration import Configuration
 from sentinel_wasm.errors import UserError
 from sentinel_wasm.settings import Address, Form, Option, Settings, Wanted, options, parse_address
+
+if TYPE_CHECKING:
+    from sentinel_wasm.configuration import Configuration
 
 PROGRAM = "sentinel-wasm-agent"
 _CHECK = "--check-health"
@@ -99,6 +100,8 @@ def _option(option: Option) -> click.Option:
 def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     """What the file says becomes the options' defaults, before they are looked at."""
     if path is not None:
+        from sentinel_wasm.configuration import Configuration
+
         context.obj = file = Configuration(path)
         context.default_map = file.values
 
@@ -109,6 +112,8 @@ def _run(arguments: Sequence[str], *, print_config: bool, check_health: bool, **
     if check_health:
         _check(values["admin"])
     if print_config:
+        from sentinel_wasm.cli import shown
+
         origins = {option.field: _origin(context, option) for option in options()}
         click.echo(shown.as_toml(values, origins, file).encode(), nl=False)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sentinel_wasm._metrics import BOUNDS_NS
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.limits import MIB
+from sentinel_wasm.installed import wasmtime_version
 from sentinel_wasm.metrics import Samples, histogram, series
 from sentinel_wasm.server import events, usage
 from sentinel_wasm.server.facts import facts
@@ -32,7 +32,7 @@ class Status:
         self.is_draining = False
         self._serving = serving
         self._reloads = reloads
-        self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
+        self._build = series("build_info", version=__version__, wasmtime=wasmtime_version())
 
     async def metrics(self) -> bytes:
         return metrics.text(self._alone())
