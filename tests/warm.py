@@ -7,6 +7,7 @@ environment, files, signals and an end of their own. What measures time or memor
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -191,4 +192,5 @@ def _become(order: bytes, files: list[int]) -> str:
 if __name__ == "__main__":
     for name in LOADED:
         importlib.import_module(name)
+    gc.freeze()  # who forks then shares what is loaded, and need not look for garbage in it at its end
     importlib.import_module(_fork_all(socket.socket(fileno=os.dup(0)))).main()
