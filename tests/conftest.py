@@ -20,6 +20,7 @@ from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 
 from .pretending import AgentThat, pretended
+from .warm import AGENT, FORGE, WarmProcess
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -39,24 +40,22 @@ class RunningAgent:
         *options: str,
         environment: dict[str, str] | None = None,
         socket: Path | None = None,
+        warm: bool = False,
     ):
-        """Without `module`, the options or a file say which."""
+        """Without `module`, the options or a file say which. `warm`: forked from a process that has loaded
+        what it loads.
+        """
         self.socket = socket or directory / "agent.sock"
         self.log_path = directory / "agent.log"
+        options = ("--socket", str(self.socket), *(["--module", str(module)] if module else []), *options)
+        environment = {**os.environ, **PATIENT, **(environment or {})}
+        self.process: subprocess.Popen[bytes] | WarmProcess
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "sentinel_wasm.cli.agent",
-                    "--socket",
-                    str(self.socket),
-                    *(["--module", str(module)] if module else []),
-                    *options,
-                ],
-                stderr=log,
-                env={**os.environ, **PATIENT, **(environment or {})},
-            )
+            if warm:
+                self.process = FORGE.start(AGENT, *options, environment=environment, stderr=log)
+            else:
+                command = [sys.executable, "-m", AGENT, *options]
+                self.process = subprocess.Popen(command, stderr=log, env=environment)
         end = time.monotonic() + 30
         while "listening" not in self.log:
             if self.process.poll() is not None:
@@ -140,8 +139,11 @@ BuildWat = Callable[[str], Path]
 
 
 @contextlib.contextmanager
-def agents(factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
-    """Starts agents; those that are left at the end are stopped, and must end with status 0."""
+def agents(factory: pytest.TempPathFactory, *, warm: bool = True) -> Iterator[StartAgent]:
+    """Starts agents; those that are left at the end are stopped, and must end with status 0.
+
+    `warm`: as `RunningAgent` has it, where a start does not say.
+    """
     started: list[RunningAgent] = []
 
     def start(
@@ -149,10 +151,11 @@ def agents(factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
         *options: str,
         environment: dict[str, str] | None = None,
         socket: Path | None = None,
+        warm: bool = warm,
     ) -> RunningAgent:
         # Short: a Unix socket's path has at most 107 bytes.
         directory = factory.mktemp("a")
-        agent = RunningAgent(directory, module, *options, environment=environment, socket=socket)
+        agent = RunningAgent(directory, module, *options, environment=environment, socket=socket, warm=warm)
         started.append(agent)
         return agent
 
@@ -174,9 +177,18 @@ def compiled_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         yield directory
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forge() -> Iterator[None]:
+    yield
+    FORGE.close()
+
+
 @pytest.fixture
-def start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAgent]:
-    with agents(tmp_path_factory) as start:
+def start_agent(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartAgent]:
+    """What measures time or memory has agents that started as users start them."""
+    with agents(tmp_path_factory, warm=request.node.get_closest_marker("parallel") is not None) as start:
         yield start
 
 

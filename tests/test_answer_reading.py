@@ -8,13 +8,14 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sentinel_wasm.decision import ALLOW, BodyMutation, Challenge, Decision, Redirect
 from sentinel_wasm.errors import ProtocolError, ResultError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS, parse_result
 from sentinel_wasm.protocol import answers
 
-from .test_answers import results
+from .test_answers import DECISION, OTHERS
 
 pytestmark = pytest.mark.parallel
 
@@ -23,7 +24,7 @@ def read(decision: Decision) -> Decision:
     return answers.decode(orjson.loads(answers.encode(decision, 2, chunk_index=7)))
 
 
-@given(results)
+@given(st.fixed_dictionaries({"decision": DECISION}, optional=OTHERS))
 @settings(max_examples=500, deadline=None)
 def test_a_decision_is_read_as_it_was_written(result: dict[str, Any]) -> None:
     try:

@@ -33,45 +33,36 @@ def or_null(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(values, values, values, st.none())
 
 
-results = st.fixed_dictionaries(
-    {
-        "decision": st.sampled_from(
-            ["allow", "allow", "block", "deny", "Block", "redirect", "challenge", None]
-        )
-    },
-    optional={
-        "status": or_null(st.one_of(st.integers(90, 610), st.sampled_from([403, 429, 302, 40.5]))),
-        "body": or_null(anything),
-        "add_request_headers": or_null(headers),
-        "add_response_headers": or_null(headers),
-        "remove_request_headers": or_null(st.lists(name, max_size=2)),
-        "remove_response_headers": or_null(st.lists(name, max_size=2)),
-        "append_request_headers": or_null(headers),
-        "tags": or_null(st.lists(anything, max_size=3)),
-        "rule_ids": or_null(st.lists(anything, max_size=2)),
-        "reason_codes": or_null(st.lists(anything, max_size=2)),
-        "confidence": or_null(confidence),
-        "routing_metadata": or_null(
-            st.dictionaries(anything, st.one_of(anything, st.integers()), max_size=2)
-        ),
-        "needs_more": or_null(st.booleans()),
-        "challenge_type": or_null(plain),
-        "request_body_mutation": st.none(),
-        "unknown": st.one_of(anything, st.integers(), st.none(), st.lists(st.booleans(), max_size=2)),
-    },
-)
+DECISION = st.sampled_from(["allow", "allow", "block", "deny", "Block", "redirect", "challenge", None])
+OTHERS: dict[str, st.SearchStrategy[Any]] = {
+    "status": or_null(st.one_of(st.integers(90, 610), st.sampled_from([403, 429, 302, 40.5]))),
+    "body": or_null(anything),
+    "add_request_headers": or_null(headers),
+    "add_response_headers": or_null(headers),
+    "remove_request_headers": or_null(st.lists(name, max_size=2)),
+    "remove_response_headers": or_null(st.lists(name, max_size=2)),
+    "append_request_headers": or_null(headers),
+    "tags": or_null(st.lists(anything, max_size=3)),
+    "rule_ids": or_null(st.lists(anything, max_size=2)),
+    "reason_codes": or_null(st.lists(anything, max_size=2)),
+    "confidence": or_null(confidence),
+    "routing_metadata": or_null(st.dictionaries(anything, st.one_of(anything, st.integers()), max_size=2)),
+    "needs_more": or_null(st.booleans()),
+    "challenge_type": or_null(plain),
+    "request_body_mutation": st.none(),
+    "unknown": st.one_of(anything, st.integers(), st.none(), st.lists(st.booleans(), max_size=2)),
+}
 SEPARATORS = [(",", ":"), (", ", ": "), (" ,\n", "\t: ")]
 
 
 @st.composite
 def written(draw: st.DrawFn) -> bytes:
     """A result as some module's JSON library might write it: with white space, members in any order."""
-    result = draw(results)
-    few = draw(st.sets(st.sampled_from(sorted(result)), max_size=4)) | {"decision"}
-    members = draw(st.permutations([(key, value) for key, value in result.items() if key in few]))
-    text = json.dumps(
-        dict(members), ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from(SEPARATORS))
+    names = draw(
+        st.permutations(["decision", *draw(st.lists(st.sampled_from(list(OTHERS)), max_size=4, unique=True))])
     )
+    members = {name: draw(DECISION if name == "decision" else OTHERS[name]) for name in names}
+    text = json.dumps(members, ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from(SEPARATORS)))
     return text.encode()
 
 

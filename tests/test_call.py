@@ -14,6 +14,7 @@ import wasmtime
 
 from .conftest import EXAMPLES, BuildWat
 from .guest import wat
+from .warm import FORGE, TOOLKIT
 
 pytestmark = pytest.mark.parallel
 
@@ -23,14 +24,9 @@ TRAPS = wat.module(wat.hook("unreachable"))
 
 
 def run(*arguments: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sentinel_wasm.cli.toolkit", *arguments],
-        input=data,
-        capture_output=True,
-        timeout=60,
-    )
-    assert b"Traceback" not in done.stderr
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    done = FORGE.run(TOOLKIT, *arguments, data=data)
+    assert "Traceback" not in done.stderr
+    return done
 
 
 def called(*arguments: str | Path, data: bytes = b"") -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import listener
 
 from .conftest import EXAMPLES, BuildWat, StartAgent
+from .warm import AGENT, FORGE
 from .wat import module
 
 pytestmark = pytest.mark.parallel
@@ -32,13 +33,7 @@ TRAP = module(extra='(func (export "on_request_headers") (param i32 i32) (result
 
 
 def run(*options: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sentinel_wasm.cli.agent", *map(str, options)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, **(environment or {})},
-    )
+    return FORGE.run(AGENT, *options, environment={**os.environ, **(environment or {})}, timeout=30)
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:

@@ -9,21 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from .warm import AGENT, FORGE, TOOLKIT
+
 pytestmark = pytest.mark.parallel
 
-MODULES = {"sentinel-wasm": "toolkit", "sentinel-wasm-agent": "agent"}
+MODULES = {"sentinel-wasm": TOOLKIT, "sentinel-wasm-agent": AGENT}
 
 
 def complete(program: str, instruction: str, **variables: str) -> str:
     variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
-    return subprocess.run(
-        [sys.executable, "-m", f"sentinel_wasm.cli.{MODULES[program]}"],
-        env={**os.environ, variable: instruction, **variables},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout
+    done = FORGE.run(MODULES[program], environment={**os.environ, variable: instruction, **variables})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("program", MODULES)

@@ -28,7 +28,9 @@ BLOCKS = """
 
 
 @pytest.fixture(autouse=True)
-def suite(pytester: pytest.Pytester) -> None:
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without our own other plugins, which take half a second to load."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:benchmark -p no:xdist")
     pytester.makeconftest(OPTIONS)
 
 

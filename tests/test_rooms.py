@@ -22,7 +22,7 @@ ROOMS = [
     {"toml"},
     {"configuration"},
     {"decision"},
-    {"logs", "stderr", "base64", "_strings", "metrics", "credentials"},
+    {"logs", "stderr", "base64", "_strings", "metrics", "credentials", "installed"},
     {"protocol"},
     {
         "_wasmtime",

@@ -102,7 +102,7 @@ def test_one_worker_is_the_agent_itself(start_agent: StartAgent) -> None:
 
 
 def test_the_supervisor_has_no_engine(start_agent: StartAgent) -> None:
-    agent = start_agent(C_EXAMPLE, environment={"WASM_WORKERS": "2"})
+    agent = start_agent(C_EXAMPLE, environment={"WASM_WORKERS": "2"}, warm=False)
     assert "wasmtime" not in Path(f"/proc/{agent.process.pid}/maps").read_text()
     workers = children(agent.process.pid)
     assert sorted(workers) == sorted(pid_of(agent, number) for number in (1, 2))

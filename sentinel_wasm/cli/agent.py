@@ -16,7 +16,7 @@ import orjson
 from click.core import ParameterSource
 
 from sentinel_wasm import __version__, logs
-from sentinel_wasm.cli import modules, shown
+from sentinel_wasm.cli import modules
 from sentinel_wasm.cli.mistakes import in_one_line
 from sentinel_wasm.configuration import Configuration, ModuleTable
 from sentinel_wasm.errors import UserError
@@ -118,6 +118,8 @@ def _run(arguments: Sequence[str], *, print_config: bool, check_health: bool, **
     if check_health:
         _check(values["admin"])
     if print_config:
+        from sentinel_wasm.cli import shown
+
         origins = {option.field: _origin(context, option) for option in options()}
         tables = _tables(context, values)
         is_list = len(tables) > 1 or (file is not None and tables is file.modules)

@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import stat
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from wasmtime import WasmtimeError
 
 from sentinel_wasm._instances import cause
 from sentinel_wasm.guest.engine import Engine
+from sentinel_wasm.installed import wasmtime_version
 
 KEPT = 16
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -116,7 +116,7 @@ def _name(engine: Engine, wasm: bytes) -> str:
     # wasmtime compares major versions only, but a fix in its compiler must reach what was compiled before.
     # What else it compares (settings, processor, target) is in an empty module too.
     empty = wasmtime.Module(engine, _EMPTY_MODULE).serialize()
-    parts = (version("wasmtime").encode(), empty, str(engine.memory_bytes).encode(), wasm)
+    parts = (wasmtime_version().encode(), empty, str(engine.memory_bytes).encode(), wasm)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 

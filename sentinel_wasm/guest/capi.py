@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from importlib.metadata import version
 
 from wasmtime import _ffi as ffi
 
 from sentinel_wasm import _wasmtime
+from sentinel_wasm.installed import wasmtime_version
 
 WASMTIME_MAJOR = 50
 
@@ -17,7 +17,7 @@ def bind() -> None:
 
     Raises ImportError where the installed wasmtime is another major version, or has other structs.
     """
-    installed = version("wasmtime")
+    installed = wasmtime_version()
     wanted = f"install another with: pip install 'wasmtime>={WASMTIME_MAJOR},<{WASMTIME_MAJOR + 1}'"
     if int(installed.partition(".")[0]) != WASMTIME_MAJOR:
         raise ImportError(f"sentinel-wasm needs wasmtime {WASMTIME_MAJOR}, found {installed}; {wanted}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 from sentinel_wasm import __version__
+from sentinel_wasm.installed import wasmtime_version
 from sentinel_wasm.server import usage
 
 
@@ -22,9 +21,3 @@ def facts() -> dict[str, Any]:
         "started": started,
         "uptime_s": round(time.time() - started, 3),
     }
-
-
-@lru_cache(maxsize=1)
-def wasmtime_version() -> str:
-    """Found in files, once; without loading it, which a supervisor does not."""
-    return version("wasmtime")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from sentinel_wasm import __version__, logs, metrics
@@ -10,6 +9,7 @@ from sentinel_wasm._instances import ended_stores, live_stores, made_stores
 from sentinel_wasm._metrics import BOUNDS_NS, Counts
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.guest import abi
+from sentinel_wasm.installed import wasmtime_version
 from sentinel_wasm.metrics import Samples, histogram, series
 from sentinel_wasm.server import events, modules, usage
 from sentinel_wasm.server.facts import facts
@@ -32,7 +32,7 @@ class Status:
         self._serving = serving
         self._reloads = reloads
         self._reverse = reverse
-        self._build = series("build_info", version=__version__, wasmtime=version("wasmtime"))
+        self._build = series("build_info", version=__version__, wasmtime=wasmtime_version())
 
     async def metrics(self) -> bytes:
         return metrics.text(self._alone())

@@ -8,6 +8,8 @@ import pytest
 
 from . import targets
 
+pytestmark = pytest.mark.parallel
+
 
 @pytest.mark.parametrize("name", targets.NAMES)
 def test_seeds_are_taken(name: str) -> None:

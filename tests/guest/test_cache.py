@@ -143,7 +143,7 @@ def test_another_version_of_wasmtime_is_another_file(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(directory)
-    monkeypatch.setattr(cache, "version", lambda name: "50.0.99")
+    monkeypatch.setattr(cache, "wasmtime_version", lambda: "50.0.99")
     assert not load(directory)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -356,7 +357,7 @@ def test_connections_that_wait_are_answered_before_the_agent_stops(
     with agent.v2() as two, agent.v1() as one:
         post(two, "waits")
         assert one.ask(EventKind.REQUEST_HEADERS, request_headers("quick"))["decision"] == "allow"
-        agent.process.terminate()
+        agent.process.send_signal(signal.SIGTERM)
         assert b'"waits"' in _until_event(two)
     assert agent.process.wait(10) == 0
     assert '"threads":0,"instances":0' in agent.log

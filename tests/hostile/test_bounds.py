@@ -8,6 +8,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,11 @@ from . import agents, places
 from .agents import ATTEMPTS, DEADLINE, TIMEOUT_MS, Watched
 from .case import FAULTY_URI, Runs, module
 from .faults import SPIN
-from .hogs import MOST_BYTES, TAKE_ALL
+from .hogs import FILL_ALL, MOST_BYTES, TAKE_ALL
 from .hostcalls import CLOCK, LATE
 from .places import reconfigured
 from .test_hostile import suffer
+from .test_state import FAIL_MODES, TRAPPED, end, get
 
 LIMIT_MS = TIMEOUT_MS
 MAX_V1 = 10 * 1024 * 1024
@@ -306,17 +308,64 @@ def test_slow_start_of_the_next_instance_makes_no_event_late(
     with agent.v2() as client:
         agents.check_good(client.ask(EventKind.REQUEST_HEADERS, request_headers("first")), 0)
         client.ask(EventKind.REQUEST_HEADERS, request_headers("faulty", "POST"))
-        end = time.monotonic() + 10
+        end_s = time.monotonic() + 10
         while True:
             began = time.monotonic()
             answer = client.ask(EventKind.REQUEST_HEADERS, request_headers("again"))
             took.append((time.monotonic() - began) * 1000)
             if "wasm-error" not in answer["audit"]["tags"]:
                 break
-            assert time.monotonic() < end, answer
+            assert time.monotonic() < end_s, answer
     agents.check_good(answer, 0)
     # Far from any of the starts' times: a machine under load is late for its own reasons.
     assert max(took) < 2 * TIMEOUT_MS, took
+
+
+# Instances that end
+
+
+@FAIL_MODES
+def test_memory_of_failed_instances_is_given_back(
+    start_agent: StartAgent, build_wat: BuildWat, fail_open: bool
+) -> None:
+    """25 instances that fill 60 MiB each, and trap; file descriptors and threads do not gather either."""
+    text = module(fault=f"{TAKE_ALL} {FILL_ALL} unreachable")
+    agent = start_agent(build_wat(text), "--pool-size", "1", *(("--fail-open",) if fail_open else ()))
+    watched = Watched(agent, fail_open=fail_open)
+    rss: list[float] = []
+    held: list[tuple[int, int]] = []
+    with agent.v2() as client:
+        for number in range(25):
+            answer, _ = watched.faulty_uri(client, FAULTY_URI)
+            agents.check_failure(answer, TRAPPED, fail_open=fail_open)
+            assert agents.check_good(get(client, number), 0) == 1
+            rss.append(agent.rss_mib())
+            held.append(descriptors_and_threads(agent))
+    assert min(rss[-3:]) - max(rss[:3]) < 8, rss
+    assert held[-1] == held[2]
+    end(agent, fail_open=fail_open)
+
+
+def descriptors_and_threads(agent: RunningAgent) -> tuple[int, int]:
+    process = Path(f"/proc/{agent.process.pid}")
+    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+
+@FAIL_MODES
+def test_client_that_leaves_while_the_module_loops(
+    start_agent: StartAgent, build_wat: BuildWat, fail_open: bool
+) -> None:
+    agent = agents.start(start_agent, build_wat(module(fault=SPIN)), fail_open=fail_open)
+    for number in range(5):
+        with agent.v2() as leaving:
+            agents.check_good(get(leaving, number), None)
+            leaving.send_event(EventKind.REQUEST_HEADERS, request_headers("left", "POST"))
+            time.sleep(0.02)
+        # Room for a wait behind the loop: this event's own time is the same --timeout-ms.
+        time.sleep(agents.TIMEOUT_MS / 1000)
+        with agent.v2() as next_one:
+            agents.check_good(get(next_one, number), None)
+    end(agent, fail_open=fail_open)
 
 
 # What an operator sees

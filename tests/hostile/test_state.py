@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import orjson
 import pytest
@@ -20,9 +19,9 @@ from . import agents
 from .agents import DEADLINE, Answer, Watched
 from .case import FAULTY_URI, GOOD, GOOD_AT, GOOD_FUNCTION, module
 from .faults import SPIN
-from .hogs import FILL_ALL, TAKE_ALL
 
-pytestmark = pytest.mark.parametrize("fail_open", [False, True], ids=["block", "fail-open"])
+FAIL_MODES = pytest.mark.parametrize("fail_open", [False, True], ids=["block", "fail-open"])
+pytestmark = [pytest.mark.parallel, FAIL_MODES]
 
 TRAPPED = "^trap: unreachable in on_request_headers$"
 NOT_JSON = "^result of on_request_headers is not JSON"
@@ -162,32 +161,6 @@ def test_module_that_breaks_its_answer_hurts_itself_only(
     end(agent, fail_open=fail_open)
 
 
-def test_memory_of_failed_instances_is_given_back(
-    start_agent: StartAgent, build_wat: BuildWat, fail_open: bool
-) -> None:
-    """25 instances that fill 60 MiB each, and trap; file descriptors and threads do not gather either."""
-    text = module(fault=f"{TAKE_ALL} {FILL_ALL} unreachable")
-    agent = start_agent(build_wat(text), "--pool-size", "1", *(("--fail-open",) if fail_open else ()))
-    watched = Watched(agent, fail_open=fail_open)
-    rss: list[float] = []
-    held: list[tuple[int, int]] = []
-    with agent.v2() as client:
-        for number in range(25):
-            answer, _ = watched.faulty_uri(client, FAULTY_URI)
-            agents.check_failure(answer, TRAPPED, fail_open=fail_open)
-            assert agents.check_good(get(client, number), 0) == 1
-            rss.append(agent.rss_mib())
-            held.append(descriptors_and_threads(agent))
-    assert min(rss[-3:]) - max(rss[:3]) < 8, rss
-    assert held[-1] == held[2]
-    end(agent, fail_open=fail_open)
-
-
-def descriptors_and_threads(agent: RunningAgent) -> tuple[int, int]:
-    process = Path(f"/proc/{agent.process.pid}")
-    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
-
-
 def test_stop_while_the_module_loops(start_agent: StartAgent, build_wat: BuildWat, fail_open: bool) -> None:
     """The event that is under way is answered, and the agent ends well."""
     agent = agents.start(start_agent, build_wat(module(fault=SPIN)), fail_open=fail_open)
@@ -205,22 +178,6 @@ def test_stop_while_the_module_loops(start_agent: StartAgent, build_wat: BuildWa
         agents.check_failure(answer, f"^{DEADLINE} in on_request_headers$", fail_open=fail_open)
         assert agent.process.wait(10) == 0
     assert not agent.socket.exists()
-
-
-def test_client_that_leaves_while_the_module_loops(
-    start_agent: StartAgent, build_wat: BuildWat, fail_open: bool
-) -> None:
-    agent = agents.start(start_agent, build_wat(module(fault=SPIN)), fail_open=fail_open)
-    for number in range(5):
-        with agent.v2() as leaving:
-            agents.check_good(get(leaving, number), None)
-            leaving.send_event(EventKind.REQUEST_HEADERS, request_headers("left", "POST"))
-            time.sleep(0.02)
-        # Room for a wait behind the loop: this event's own time is the same --timeout-ms.
-        time.sleep(agents.TIMEOUT_MS / 1000)
-        with agent.v2() as next_one:
-            agents.check_good(get(next_one, number), None)
-    end(agent, fail_open=fail_open)
 
 
 def test_traps_on_many_connections_do_not_mix_up_answers(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from importlib.resources import files
+from pathlib import Path
 
+_PLACE = Path(__file__).parent
 _COMMON = "default-src 'none'; frame-ancestors 'none'"
 
 
 def make(token: str) -> tuple[bytes, str]:
     """The document, with this token for its POSTs in it, and its Content-Security-Policy."""
-    parts = files(__package__)
-    style = parts.joinpath("page.css").read_text()
-    script = parts.joinpath("page.js").read_text()
-    document = parts.joinpath("index.html").read_text()
+    style, script, document = ((_PLACE / name).read_text() for name in ("page.css", "page.js", "index.html"))
     for place, text in (("/*style*/", style), ("/*script*/", script), ("(token)", html.escape(token))):
         document = document.replace(place, text, 1)
     policy = (
