@@ -16,7 +16,7 @@ SOAK_RELOADS ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates wheel clean
+.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates docs wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ run: setup  ## an agent on an example module, with requests played at it (MODULE
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
 test: setup  ## every test but those that need the real proxies, the machine to themselves, or slow compilers
-	$(PYTEST) -m "parallel and not e2e and not templates" $(BESIDE)
+	$(PYTEST) -m "parallel and not e2e and not templates and not site" $(BESIDE)
 	$(PYTEST) -m "not parallel and not e2e and not load"
 
 overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
@@ -74,6 +74,14 @@ examples: ## rebuild the example modules that this machine has the compilers for
 
 templates: setup  ## build every template of sentinel-wasm new whose compiler is here, and run its table
 	$(PYTEST) tests/test_new.py
+
+docs: $(VENV)/.docs  ## the documentation as a site in build/site, checked; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(PYTEST) -m site tests/test_site.py
+
+$(VENV)/.docs: $(VENV)/.ready pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	@touch $@
 
 wheel: setup  ## a wheel in dist/
 	$(BIN)/python -m build --wheel --outdir dist .
