@@ -12,7 +12,7 @@ from sentinel_wasm.cli.toolkit import PROGRAM, toolkit
 from sentinel_wasm.metrics import FAMILIES
 from sentinel_wasm.settings import Address, Option, options
 
-_COLUMNS = 90
+_COLUMNS = 80
 
 _AGENT = f"""# `{agent.PROGRAM}`
 
