@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates docs wheel clean
 
 help:  ## show this
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## virtual environment and compiled extension in .venv
 
@@ -50,6 +50,14 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
 
+docs: $(VENV)/.docs  ## the documentation as a site in build/site, checked; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(PYTEST) -m site tests/test_site.py
+
+$(VENV)/.docs: $(VENV)/.ready pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	@touch $@
+
 upgrades: setup  ## 50 upgrades of the agent behind the real v2 proxy, under load; wants an idle machine (UPGRADES=…)
 	UPGRADES="$(UPGRADES)" $(PYTEST) -s -m e2e tests/e2e/test_upgrade.py
 
@@ -74,14 +82,6 @@ examples: ## rebuild the example modules that this machine has the compilers for
 
 templates: setup  ## build every template of sentinel-wasm new whose compiler is here, and run its table
 	$(PYTEST) tests/test_new.py
-
-docs: $(VENV)/.docs  ## the documentation as a site in build/site, checked; open build/site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	$(PYTEST) -m site tests/test_site.py
-
-$(VENV)/.docs: $(VENV)/.ready pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
-	@touch $@
 
 wheel: setup  ## a wheel in dist/
 	$(BIN)/python -m build --wheel --outdir dist .
