@@ -31,7 +31,7 @@ run: setup  ## an agent on an example module, with requests played at it (MODULE
 	@$(BIN)/python examples/play.py --module "$(MODULE)" --socket "$(SOCKET)"
 
 test: setup  ## every test but those that need the real proxies, the machine to themselves, or slow compilers
-	$(PYTEST) -m "parallel and not e2e and not templates and not site" $(BESIDE)
+	$(PYTEST) -m "parallel and not e2e and not templates" $(BESIDE)
 	$(PYTEST) -m "not parallel and not e2e and not load"
 
 overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
@@ -52,7 +52,7 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 
 docs: $(VENV)/.docs  ## the documentation as a site in build/site, checked; open build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	$(PYTEST) -m site tests/test_site.py
+	$(PYTEST) ci/site
 
 $(VENV)/.docs: $(VENV)/.ready pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs

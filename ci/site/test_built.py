@@ -1,4 +1,4 @@
-"""The built documentation (make docs): it is all there, and loads nothing from elsewhere."""
+"""The built documentation loads nothing from elsewhere (make docs)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-
-from .conftest import ROOT
-
-pytestmark = [pytest.mark.site, pytest.mark.parallel]
-
-SITE = ROOT / "build" / "site"
+SITE = Path(__file__).parent.parent.parent / "build" / "site"
 PAGES = sorted(SITE.rglob("*.html"))
 # Where an address may stand that a browser loads by itself; it does not follow these links.
 LOADED = {"src", "srcset", "href", "action", "data", "poster"}
