@@ -16,7 +16,7 @@ SOAK_RELOADS ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates proto wheel clean
+.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates proto docs wheel clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ test: setup  ## every test but those that need the real proxies, the machine to 
 overload: setup  ## an agent with three times what its module can take, and one that reloads; wants an idle machine
 	$(PYTEST) -m load tests/load
 
-soak: setup  ## ten minutes of mixed traffic with faults, a million events and traps, 200 reloads (SOAK_…=…, see above)
+soak: setup  ## ten minutes of mixed traffic with faults, a million events and traps, 200 reloads (SOAK_SECONDS, SOAK_EVENTS, SOAK_RELOADS)
 	SOAK_SECONDS="$(SOAK_SECONDS)" SOAK_EVENTS="$(SOAK_EVENTS)" SOAK_RELOADS="$(SOAK_RELOADS)" $(PYTEST) tests/soak
 
 e2e: setup  ## real HTTP through the real proxies (installs them with cargo where they are missing)
@@ -50,10 +50,18 @@ lint: setup  ## ruff, mypy --strict, cython-lint
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint sentinel_wasm
 
+docs: $(VENV)/.docs  ## the documentation as a site in build/site, checked; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(PYTEST) ci/site
+
+$(VENV)/.docs: $(VENV)/.ready pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	@touch $@
+
 upgrades: setup  ## 50 upgrades of the agent behind the real v2 proxy, under load; wants an idle machine (UPGRADES=…)
 	UPGRADES="$(UPGRADES)" $(PYTEST) -s -m e2e tests/e2e/test_upgrade.py
 
-bench: bench-ratios  ## those, then the floor, the Rust agents and ours side by side, and behind the real proxy
+bench: bench-ratios  ## bench-ratios, then the floor, the Rust agents and ours side by side, and behind the real proxy
 	$(BIN)/python -m benchmarks.side_by_side --rounds 3 --seconds 0.5 --out build/bench
 	$(BIN)/python -m benchmarks.behind_proxy --rounds 3 --seconds 2
 

@@ -30,7 +30,8 @@ tests() {
 # in it. The sanitizers slow the agent down, and some tests give it milliseconds: what failed has a second go.
 left_out=""
 for file in hostile soak load guest/test_result_mapping.py test_bench.py test_benchmarks.py test_cli.py \
-    test_completion.py test_configuration.py test_deploy.py test_gate.py test_logs.py test_module_config.py test_new.py \
+    test_completion.py test_configuration.py test_deploy.py test_documentation.py test_gate.py test_logs.py \
+    test_module_config.py test_new.py \
     test_page.py test_page_browser.py test_page_loop.py test_prometheus.py test_pytest_plugin.py test_reload.py \
     test_sdk.py test_sdk_c.py test_systemd.py test_toml.py test_traffic.py test_wheel.py test_workers.py; do
     left_out="$left_out --ignore tests/$file"

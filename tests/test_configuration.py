@@ -606,7 +606,7 @@ def test_a_name_of_a_file_cannot_end_the_comment_it_is_in(here: Path) -> None:
 def test_the_example_of_the_documentation_is_shown_as_it_says(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(EXAMPLE)
-    found = re.search(r"  \$ FAIL_OPEN=false .* --pool-size 2 --print-config\n(.*?)  …\n", RUNNING, re.DOTALL)
+    found = re.search(r"\$ FAIL_OPEN=false .* --pool-size 2 --print-config\n(.*?)\n *…\n", RUNNING, re.DOTALL)
     assert found
     expected = [line.strip() for line in found[1].replace("/etc/sentinel-wasm", str(tmp_path)).splitlines()]
     done = run("--config", path, "--pool-size", "2", "--print-config", environment={"FAIL_OPEN": "false"})

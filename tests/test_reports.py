@@ -244,9 +244,7 @@ def test_v1_proxies_and_those_before_the_handshake_get_none(tmp_path: Path) -> N
     uvloop.run(talk())
 
 
-def test_a_defect_costs_one_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_defect_costs_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def talk() -> None:
         async with running(tmp_path, every=0.05) as agent:
             with await agent.proxy() as client:

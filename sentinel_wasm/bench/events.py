@@ -12,13 +12,13 @@ from sentinel_wasm.protocol.events import EventKind
 ID_LENGTH = 11  # as of the proxies' own
 _PLACE = "iuKtfzn2R7A"
 
-Asked = list[tuple[str, dict[str, Any]]]
+Request = list[tuple[str, dict[str, Any]]]
 """A request: hooks, and what they are asked (docs/toolkit.md), a body behind its headers."""
 
 Frame = tuple[bytes, ...]
 """What stands between the places of the correlation id: `id.join(frame)` is what goes out."""
 
-TYPICAL: list[Asked] = [
+TYPICAL: list[Request] = [
     [
         (
             "on_request_headers",
@@ -45,7 +45,7 @@ TYPICAL: list[Asked] = [
 ]
 
 
-def frames(request: Asked, protocol: int) -> list[Frame]:
+def frames(request: Request, protocol: int) -> list[Frame]:
     """Of one request, in their order. Raises UserError where it is none."""
     return [_frame(hook, checked(hook, event), protocol) for hook, event in request]
 

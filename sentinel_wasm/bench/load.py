@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from sentinel_wasm.bench.events import ID_LENGTH, Asked, Frame, frames
+from sentinel_wasm.bench.events import ID_LENGTH, Frame, Request, frames
 from sentinel_wasm.client import Client, ClientV1, ClientV2, request_headers
 from sentinel_wasm.decision import VERDICTS
 from sentinel_wasm.errors import ProtocolError, UserError
@@ -80,7 +80,7 @@ class Load:
     """Connections to one agent, for one thread."""
 
     def __init__(
-        self, socket: Path, protocol: int, requests: list[Asked], connections: int, in_flight: int
+        self, socket: Path, protocol: int, requests: list[Request], connections: int, in_flight: int
     ) -> None:
         """Raises OSError or ProtocolError where it cannot connect, UserError where a request is none."""
         self.in_flight = in_flight

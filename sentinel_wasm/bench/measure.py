@@ -11,7 +11,7 @@ import wasmtime
 
 from sentinel_wasm.bench import agents
 from sentinel_wasm.bench.agents import Agent
-from sentinel_wasm.bench.events import Asked
+from sentinel_wasm.bench.events import Request
 from sentinel_wasm.bench.load import Load, protocol_of
 from sentinel_wasm.bench.reference import TRIVIAL
 from sentinel_wasm.bench.results import Shape, Side
@@ -50,7 +50,7 @@ class Target:
 
 def measure(
     targets: tuple[Target, Target],
-    requests: list[Asked],
+    requests: list[Request],
     shape: Shape,
     directory: Path,
     advance: Callable[[int], None],
@@ -71,7 +71,7 @@ def measure(
     return sides
 
 
-def _part(agent: Agent, side: Side, requests: list[Asked], shape: Shape) -> None:
+def _part(agent: Agent, side: Side, requests: list[Request], shape: Shape) -> None:
     where = agent.socket, protocol_of(agent.socket)
     try:
         with Load(*where, requests, shape.connections, shape.in_flight) as load:

@@ -35,7 +35,7 @@ class _Number(click.FloatRange):
         return number
 
 
-def _requests(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> list[events.Asked]:
+def _requests(_: click.Context, __: click.Parameter, file: BinaryIO | None) -> list[events.Request]:
     if file is None:
         return events.TYPICAL
     requests = [of_request(request) for request in json_objects(file.read(), file.name)]
@@ -95,7 +95,7 @@ def bench(
     config: dict[str, Any] | None,
     timeout_ms: int,
     memory_limit: int,
-    requests: list[events.Asked],
+    requests: list[events.Request],
     connections: int,
     in_flight: int,
     rounds: int,

@@ -36,7 +36,6 @@ COUNTS = f"""(i32.store (i32.const {COUNTER}) (i32.add (i32.load (i32.const {COU
 
 # Counts its calls, whichever hook.
 COUNTING = wat.module(wat.hook(COUNTS), wat.hook(COUNTS, "on_request_body"))
-COUNTING_HEADERS = wat.module(wat.hook(COUNTS))
 
 # Says how often it was called, as a decision: "tags" has that many digits' worth, 1 to 9.
 TELLS = wat.module(
