@@ -1,21 +1,18 @@
 #!/bin/sh
-# ci/audit.sh WHEEL: what an installation of this wheel brings with it, as a CycloneDX SBOM beside the wheel, and whether
-# an advisory is known for any of it. Fails too where that could not be learnt.
+# What an installation of the wheel in dist/ brings with it, as a CycloneDX SBOM in dist/, and whether an advisory is
+# known for any of it. Fails too where that could not be learnt.
 set -eu
 cd "$(dirname "$0")/.."
-wheel=$1
-python=${PYTHON:-python3}
-
-rm -rf build/audit
-"$python" -m venv build/audit/installed
-build/audit/installed/bin/pip install --quiet --disable-pip-version-check "$wheel"
-"$python" -m venv build/audit/tools
+installed=build/audit/installed
+ci/installed.sh $installed
+version=$($installed/bin/python -c 'import sentinel_wasm; print(sentinel_wasm.__version__)')
+"${PYTHON:-python3}" -m venv build/audit/tools
 build/audit/tools/bin/pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8" "pip-audit>=2.9,<3"
+# The environment's own, and not the wheel's.
+$installed/bin/pip uninstall --quiet --yes pip
 
-# pip came with the environment, not with the wheel.
-build/audit/installed/bin/pip uninstall --quiet --yes pip setuptools 2>/dev/null
-sbom=${wheel%.whl}.cdx.json
-build/audit/tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file "$sbom" \
-    build/audit/installed/bin/python
+sbom=dist/sentinel-wasm-$version.cdx.json
+build/audit/tools/bin/cyclonedx-py environment --output-reproducible --output-file "$sbom" $installed/bin/python
 echo "$sbom"
-build/audit/tools/bin/pip-audit --strict --path "$(echo build/audit/installed/lib/python*/site-packages)"
+build/audit/tools/bin/pip freeze --path "$(echo $installed/lib/python*/site-packages)" | grep -v '^sentinel-wasm' >build/audit/brought.txt
+build/audit/tools/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/brought.txt

@@ -47,7 +47,8 @@ class Stage:
 
     def __init__(self, base: Path, number: int):
         self.root = WORK / f"stage{number}"
-        shutil.copytree(base, self.root, symlinks=True)
+        WORK.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "--archive", base, self.root], check=True)  # devices too
         self.directory = "/"
         self.environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
         self.user = "0:0"
