@@ -50,7 +50,7 @@ class Stage:
         WORK.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "--archive", base, self.root], check=True)  # devices too
         self.directory = "/"
-        self.environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+        self.environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         self.user = "0:0"
         self.entrypoint: list[str] = []
         self.health: list[str] = []
