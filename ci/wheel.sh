@@ -31,7 +31,7 @@ for python; do
     wheel "$python" build/wheel dist/*.tar.gz
 done
 for wheel in build/wheel/*.whl; do
-    "$bin/auditwheel" repair --strip --wheel-dir dist "$wheel"
+    PATH="$bin:$PATH" auditwheel repair --strip --wheel-dir dist "$wheel"
 done
 "$bin/python" -m ci.wheels dist/*.whl
 # The first of them once more, not by way of the sdist.
