@@ -8,8 +8,8 @@ ci/installed.sh $installed
 version=$($installed/bin/python -c 'import sentinel_wasm; print(sentinel_wasm.__version__)')
 "${PYTHON:-python3}" -m venv build/audit/tools
 build/audit/tools/bin/pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8" "pip-audit>=2.9,<3"
-# The environment's own, and not the wheel's.
-$installed/bin/pip uninstall --quiet --yes pip
+# The environment's own, and not the wheel's; newer Pythons have no setuptools.
+$installed/bin/pip uninstall --quiet --yes setuptools pip 2>/dev/null
 
 sbom=dist/sentinel-wasm-$version.cdx.json
 build/audit/tools/bin/cyclonedx-py environment --output-reproducible --output-file "$sbom" $installed/bin/python

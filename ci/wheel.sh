@@ -8,6 +8,7 @@ bin=$PWD/.venv/bin
 # What is in an archive has the time of the commit, so that the same commit gives the same bytes.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
+export CFLAGS=-g0 # debug information has the name of the directory in it
 
 at_hand() {
     for version in 3.10 3.11 3.12 3.13 3.14; do
