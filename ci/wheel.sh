@@ -1,7 +1,7 @@
 #!/bin/sh
 # ci/wheel.sh [PYTHON...]: the sdist, and from it a wheel for each of these interpreters (else for python3.10 to
-# python3.14, where they are here), in dist/. auditwheel gives each the tag of the oldest glibc it runs on, which on a new Debian is new;
-# .github/workflows/wheels.yml builds on old ones.
+# python3.14, where they are here), in dist/. auditwheel gives each the tag of the oldest glibc it runs on, which on a new
+# Debian is a new one; .github/workflows/wheels.yml builds on old ones.
 set -eu
 cd "$(dirname "$0")/.."
 bin=$PWD/.venv/bin

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import EXAMPLES, ROOT, RunningAgent, StartAgent
+from ..conftest import EXAMPLES, ROOT, StartAgent
 from .proxy import ZENTINEL, RunningProxy, free_port
 from .upstream import Upstream
 
@@ -41,8 +41,7 @@ def test_probe_fails_while_the_proxy_has_lost_its_agent_and_passes_once_the_prox
         assert proxy.get("/other").seen_by_upstream["path"] == "/other"
         agent.stop(signal.SIGKILL)
         assert proxy.get("/healthz").status in (503, 504)
-        agent.socket.unlink()
-        restarted = RunningAgent(agent.socket.parent, SECURITY, "--admin", admin)
+        start_agent(SECURITY, "--admin", admin, socket=agent.socket)
         assert proxy.get("/healthz").status in (503, 504)
     finally:
         proxy.kill()
@@ -52,4 +51,3 @@ def test_probe_fails_while_the_proxy_has_lost_its_agent_and_passes_once_the_prox
         assert proxy.get("/healthz").status == 200
     finally:
         proxy.kill()
-        restarted.stop()
