@@ -10,16 +10,18 @@ SOCKET ?= /tmp/sentinel-wasm.sock
 SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
 UPGRADES ?= 50
+TESTS ?= tests/test_agent.py tests/test_api.py tests/test_call.py tests/test_reload.py tests/test_pytest_plugin.py
 SOAK_RELOADS ?= 200
 
 # Where it is set, every agent of the tests compiles all its Python again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates proto docs wheel clean
+.PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates proto docs wheel test-wheel \
+	audit newest-wasmtime container-steps lint-deploy clean
 
 help:  ## show this
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## virtual environment and compiled extension in .venv
 
@@ -86,8 +88,23 @@ templates: setup  ## build every template of sentinel-wasm new whose compiler is
 proto: setup  ## generate what reads gRPC's messages, after an edit of agent.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sentinel_wasm/grpc/agent.proto
 
-wheel: setup  ## a wheel in dist/
-	$(BIN)/python -m build --wheel --outdir dist .
+wheel: setup  ## the sdist, and a wheel for each Python that is here (PYTHONS=…), looked at and repaired, in dist/
+	ci/wheel.sh $(PYTHONS)
+
+test-wheel:  ## tests on the installed wheel of dist/, away from the sources (TESTS=…)
+	PYTHON="$(PYTHON)" ci/test_wheel.sh $(TESTS)
+
+audit:  ## the SBOM of the wheel of dist/, and whether an advisory is known for what is in it
+	PYTHON="$(PYTHON)" ci/audit.sh
+
+newest-wasmtime:  ## what breaks with the newest wasmtime, whatever is pinned (WASMTIME=… for another)
+	PYTHON="$(PYTHON)" ci/newest_wasmtime.sh $(WASMTIME)
+
+container-steps: setup  ## the steps of the Dockerfile where no builder is, and a probe of the agent; as root
+	ci/container_steps.sh
+
+lint-deploy:  ## actionlint, zizmor, hadolint, and the manifests against Kubernetes' schemas
+	ci/lint_deploy.sh
 
 clean:  ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info sentinel_wasm/*.so sentinel_wasm/*.c

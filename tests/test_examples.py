@@ -210,6 +210,16 @@ def test_the_source_builds_to_a_module_that_passes(language: str, tmp_path: Path
     assert_all_cases(tmp_path / "security.wasm")
 
 
+def test_the_same_source_gives_the_same_bytes_in_another_directory(tmp_path: Path) -> None:
+    """C alone, whose compiler is quick: ci/reproducible_examples.sh does it for all."""
+    for place in ("one", "another/below"):
+        here = tmp_path / place
+        here.mkdir(parents=True)
+        subprocess.run([build_script("c", here), here], check=True, timeout=300)
+    for name in ("security.wasm", "bare.wasm"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "another/below" / name).read_bytes()
+
+
 @pytest.mark.parametrize("language", ["rust", "go"])
 def test_the_source_builds_where_the_compiler_is_there(language: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -17,7 +17,7 @@ import yaml
 
 from sentinel_wasm.configuration import Configuration
 from sentinel_wasm.metrics import family
-from sentinel_wasm.settings import Address, options
+from sentinel_wasm.settings import Address, options, parse_address
 
 from .conftest import EXAMPLES, ROOT, StartAgent
 from .scraping import get
@@ -111,8 +111,13 @@ def test_ports_are_those_that_the_agent_listens_on(configuration: dict[str, Any]
 
 @pytest.fixture
 def configuration() -> dict[str, Any]:
-    """What agent.toml says, by field of the settings; what the agent does not have is refused."""
-    return Configuration(FOLDER / "base" / "agent.toml").values
+    """What agent.toml and the environment say, by field; what the agent does not have is refused."""
+    values = Configuration(FOLDER / "base" / "agent.toml").values
+    by_variable = {option.variable: option for option in options()}
+    for each in container()["env"]:
+        option = by_variable[each["name"]]
+        values[option.field] = (parse_address if option.kind is Address else Path)(each["value"])
+    return values
 
 
 def probes() -> list[dict[str, Any]]:
@@ -127,9 +132,8 @@ def test_the_agent_starts_with_the_configuration_and_answers_the_probes(
     mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container()["volumeMounts"]}
     assert container()["args"] == ["--config", str(mounts["configuration"] / name)]
     (tmp_path / name).write_text(text)
-    (tmp_path / "filter.wasm").write_bytes((EXAMPLES / "c" / "security.wasm").read_bytes())
     here = ("--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--cache-dir", str(tmp_path / "cache"))
-    agent = start_agent(None, "--config", str(tmp_path / name), *here)
+    agent = start_agent(EXAMPLES / "c" / "security.wasm", "--config", str(tmp_path / name), *here)
     assert len(probes()) == 3
     for probe in probes():
         assert get(agent, probe["path"])[0] == 200
@@ -139,9 +143,9 @@ def test_what_is_written_is_written_where_it_may_be(configuration: dict[str, Any
     assert container()["securityContext"]["readOnlyRootFilesystem"] is True
     mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container()["volumeMounts"]}
     [scratch] = [volume for volume in pod()["spec"]["volumes"] if "emptyDir" in volume]
-    socket = next(option.default for option in options() if option.name == "socket")
-    for path in (socket, configuration["cache_dir"]):
-        assert mounts[scratch["name"]] in Path(path).parents
+    for path in (configuration["socket"], configuration["cache_dir"]):
+        assert mounts[scratch["name"]] in path.parents
+    assert mounts["configuration"] in configuration["module"].parents
 
 
 def test_tls_names_options_that_there_are() -> None:
@@ -149,7 +153,9 @@ def test_tls_names_options_that_there_are() -> None:
     named = container("tls")["env"]
     assert [each["name"] for each in named if each["name"] not in variables] == []
     mounts = {mount["mountPath"] for mount in container("tls")["volumeMounts"]}
-    assert {str(Path(each["value"]).parent) for each in named} <= mounts
+    of_tls = [each for each in named if each not in container()["env"]]
+    assert len(of_tls) == 3
+    assert {str(Path(each["value"]).parent) for each in of_tls} <= mounts
 
 
 def test_a_pod_has_time_to_drain() -> None:
