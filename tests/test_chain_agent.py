@@ -152,6 +152,7 @@ def test_a_proxy_s_block_is_for_all_modules(start_agent: StartAgent, tmp_path: P
         texts = [line["text"] for line in said(agent)][1:]
         assert texts == [f'{{"config":{{"list":"{"x" * 20}"}}}}'] * 2
         # A shadow that refuses it is left out.
+        agent.wait_for_log("the shadow module is left out")
         assert agent.lines("the shadow module is left out")[0]["name"] == "three"
         until(lambda: Scraped(agent).value("instances") == 4)
         assert configure(client, {"pool-size": 2, "list": "x" * 20})["decision"] == "allow"

@@ -27,16 +27,18 @@ _CHECK = "--check-health"
 
 
 class _Path(click.Path):
-    def split_envvar_value(self, value: str) -> list[str]:
-        """One path: any character may be in it."""
-        return [value]
-
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         if value == "":
             self.fail("The path is empty.", param, ctx)  # pathlib takes it for the current directory
         return super().convert(value, param, ctx)
+
+
+class _OnePath(_Path):
+    def split_envvar_value(self, value: str) -> list[str]:
+        """Any character may be in it."""
+        return [value]
 
 
 def address(text: str | Address) -> Address:
@@ -81,7 +83,7 @@ def _option(option: Option) -> click.Option:
         bool: None,
         int: click.IntRange(min=1, max=option.most),
         float: share,
-        Path: _Path(path_type=Path),
+        Path: _OnePath(path_type=Path),
         tuple: _Path(path_type=Path),
         Address: address,
     }
