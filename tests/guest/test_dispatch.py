@@ -108,16 +108,32 @@ def test_one_slow_call_moves_the_module_to_workers(fill: Fill, turns_a_ms: int, 
 
 
 def test_two_calls_that_are_a_little_slow_move_it_within_a_second(fill: Fill) -> None:
-    """One alone may be the machine's doing."""
-    asked = fill(SLEEPS)
-    for _ in range(2):
-        asked.call(ON_REQUEST_HEADERS, number(4_000_000), "id")
-        assert runs_inline(asked)
-        asked.wait(1.1)
-    asked.call(ON_REQUEST_HEADERS, number(4_000_000), "id")
-    assert runs_inline(asked)
-    asked.call(ON_REQUEST_HEADERS, number(4_000_000), "id")
-    assert not runs_inline(asked)
+    """One alone may be the machine's doing; as may be one that takes over 8 ms here, which is tried again."""
+
+    class OversleptError(Exception):
+        pass
+
+    def call(asked: Asked) -> bool:
+        began = time.monotonic()
+        asked.call(ON_REQUEST_HEADERS, number(3_000_000), "id")
+        if time.monotonic() - began > 0.007:
+            raise OversleptError
+        return runs_inline(asked)
+
+    def attempt() -> None:
+        asked = fill(SLEEPS)
+        for _ in range(2):
+            assert call(asked)
+            asked.wait(1.1)
+        assert call(asked)
+        assert not call(asked)
+
+    for _ in range(10):
+        try:
+            return attempt()
+        except OversleptError:
+            continue
+    pytest.fail("this machine cannot sleep for 3 ms")
 
 
 def test_many_calls_in_one_turn_of_the_loop_move_it_too(fill: Fill, turns_a_ms: int) -> None:
