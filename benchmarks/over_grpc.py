@@ -1,7 +1,8 @@
-"""Events over gRPC: a bare grpcio server, the Rust agent and ours in turn, asked by one client in grpc-go."""
+"""Events over gRPC: bare grpcio servers, the Rust agent and ours in turn, asked by one client in grpc-go."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from benchmarks.side_by_side import PEERS, module_file
 from benchmarks.tools import ToolError
 from sentinel_wasm.bench import processes
 from sentinel_wasm.bench.machine import this_machine
+from sentinel_wasm.grpc import POLLER
 from sentinel_wasm.grpc import agent_pb2 as pb
 from tests.e2e.proxy import free_port
 from tests.grpc.client import request_headers
@@ -32,6 +34,7 @@ HEADERS = 12
 _PATIENCE_S = 30
 
 BARE, OURS, RUST = "bare grpcio", "sentinel-wasm", "Rust agent"
+BARE_POLLER = "bare, our poller"
 
 
 class Load(NamedTuple):
@@ -53,6 +56,7 @@ class Server:
         python = [sys.executable, "-m"]
         commands = {
             BARE: [*python, "benchmarks.bare_grpc", str(port)],
+            BARE_POLLER: [*python, "benchmarks.bare_grpc", str(port)],
             OURS: [
                 *python,
                 "sentinel_wasm.cli.agent",
@@ -61,8 +65,12 @@ class Server:
             ],
             RUST: [str(peer), "--module", str(module), "--grpc-address", f"127.0.0.1:{port}"],
         }
+        # This process has imported `sentinel_wasm.grpc`, which sets it.
+        environment = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"}
+        if name == BARE_POLLER:
+            environment["GRPC_EXPERIMENTS"] = POLLER
         with (directory / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(commands[name], stdout=log, stderr=log)
+            self._process = subprocess.Popen(commands[name], stdout=log, stderr=log, env=environment)
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 grpc.channel_ready_future(channel).result(_PATIENCE_S)
@@ -133,7 +141,7 @@ def main(rounds: int, seconds: float, peer_v2: Path) -> None:
             client, module = Client(directory), module_file("trivial", directory)
             for _ in range(rounds):
                 with ExitStack() as running:
-                    for what in (BARE, OURS, *([RUST] if peer_v2.is_file() else [])):
+                    for what in (BARE, BARE_POLLER, OURS, *([RUST] if peer_v2.is_file() else [])):
                         server = Server(what, free_port(), module, directory, peer_v2)
                         running.callback(server.stop)
                         client.run(server, 1, seconds / 5)  # warms up
@@ -142,14 +150,14 @@ def main(rounds: int, seconds: float, peer_v2: Path) -> None:
     except ToolError as error:
         raise click.ClickException(str(error)) from None
     heads = ("events/s", "p50 µs", "p99 µs", "CPU µs/event", "client busy", "CPU / bare")
-    click.echo(f"{'streams':<9}{'server':<15}" + "".join(f"{head:>14}" for head in heads))
+    click.echo(f"{'streams':<9}{'server':<18}" + "".join(f"{head:>14}" for head in heads))
     for (in_flight, what), loads in sorted(taken.items(), key=lambda row: row[0][0]):
         events_s, p50, p99, cpu, busy = (median(column) for column in zip(*loads, strict=True))
         bare = taken[in_flight, BARE]
         # Within each round: the machine's good and bad moments are in both.
         ratio = median(load.cpu_us / other.cpu_us for load, other in zip(loads, bare, strict=True))
         figures = f"{events_s:>14,.0f}{p50:>14.0f}{p99:>14.0f}{cpu:>14.1f}{busy:>14.2f}{ratio:>14.2f}"
-        click.echo(f"{f'{STREAMS} × {in_flight}':<9}{what:<15}{figures}")
+        click.echo(f"{f'{STREAMS} × {in_flight}':<9}{what:<18}{figures}")
 
 
 if __name__ == "__main__":

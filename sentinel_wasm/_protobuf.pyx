@@ -1,15 +1,23 @@
-"""A header event over gRPC, from its bytes on the wire to the JSON of a Unix socket, without a Python object.
+"""A header event over gRPC, from its bytes on the wire to the JSON of a Unix socket, without a Python object;
+and from there to its answer's bytes, where the agent's quick path takes it.
 
-`grpc.events` is the specification: what this does not surely understand is left to it.
+`grpc.events` and `grpc.answers` are the specification: what this does not surely understand is left to them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp
 
 from sentinel_wasm._json cimport Cursor, Span, plain, put, puts
+from sentinel_wasm._metrics cimport count_written
+from sentinel_wasm._quick cimport Outgoing, QuickPath, release
+
+from sentinel_wasm.protocol import answers
+
+cdef size_t AROUND_ID = answers.AROUND_ID
 
 cdef enum:
     MOST_EVENT = 65536          # a larger one is left to Python
@@ -29,6 +37,12 @@ cdef enum:
 
     FRAME = 160                 # what an event's JSON has beside its fields, and more
     HEADER_FRAME = 8            # and each of its headers
+
+    FRAME_HEAD = 5              # of a v2 frame
+    RESPONSE_TAG = 2 << 3 | TEXT        # of AgentToProxy
+    CORRELATION_ID_TAG = 1 << 3 | TEXT  # of AgentResponse
+    KEPT = 1024
+    KEPT_BYTES = 8192           # of an answer
 
 cdef struct Header:
     Span name
@@ -221,38 +235,37 @@ cdef char* status(char* o, uint64_t number) noexcept nogil:
     return o + snprintf(o, 21, "%llu", <unsigned long long>number)
 
 
-def header_event(bytes data not None) -> tuple[int, str, bytes] | None:
-    """(v2's event type, correlation id, payload) of a ProxyToAgent; None: it is left to Python."""
+cdef bint read(const char* data, size_t size, Event* event, bint* is_request) noexcept nogil:
+    """Whether a ProxyToAgent is a header event, all of which is understood."""
     cdef Cursor c, inside
-    cdef Event event
     cdef uint64_t tag
-    cdef bint is_request
-    cdef char* start
-    cdef char* o
-    cdef bytes payload
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-    c.at = PyBytes_AS_STRING(data)
-    c.end = c.at + size
+    c.at = data
+    c.end = data + size
     if size > MOST_EVENT or not varint(&c, &tag, 1):
-        return None
-    is_request = tag == REQUEST_HEADERS_FIELD
-    if not is_request and tag != RESPONSE_HEADERS_FIELD or not message(&c, &inside) or c.at != c.end:
-        return None
+        return False
+    is_request[0] = tag == REQUEST_HEADERS_FIELD
+    if not is_request[0] and tag != RESPONSE_HEADERS_FIELD or not message(&c, &inside) or c.at != c.end:
+        return False
     event.id.at = event.client_ip.at = event.route_id.at = event.method.at = event.uri.at = NULL
     event.id.length = event.client_ip.length = event.route_id.length = 0
     event.method.length = event.uri.length = 0
     event.status = event.count = 0
-    if not (request_headers(&inside, &event) if is_request else response_headers(&inside, &event)) \
-            or event.id.length == 0:
-        return None
-    # The id stands there twice, and each character of a field may take two.
-    payload = PyBytes_FromStringAndSize(
-        NULL, 2 * size + 2 * <Py_ssize_t>event.id.length + HEADER_FRAME * <Py_ssize_t>event.count + FRAME)
-    start = o = PyBytes_AS_STRING(payload)
+    if not (request_headers(&inside, event) if is_request[0] else response_headers(&inside, event)):
+        return False
+    return event.id.length != 0
+
+
+cdef inline size_t most_written(const Event* event, size_t size) noexcept nogil:
+    """Bytes: the id stands there twice, and each character of a field may take two."""
+    return 2 * size + 2 * event.id.length + HEADER_FRAME * event.count + FRAME
+
+
+cdef char* write(char* o, const Event* event, bint is_request) noexcept nogil:
+    """The event's JSON; NULL: it is left to Python."""
     o = puts(quoted(puts(o, b'{"correlation_id":'), &event.id), b',"headers":')
-    o = headers(o, &event)
+    o = headers(o, event)
     if o == NULL:
-        return None
+        return NULL
     if is_request:
         o = quoted(puts(o, b',"metadata":{"client_ip":'), &event.client_ip)
         o = quoted(puts(o, b',"correlation_id":'), &event.id)
@@ -262,8 +275,128 @@ def header_event(bytes data not None) -> tuple[int, str, bytes] | None:
         o = quoted(puts(o, b',"uri":'), &event.uri)
     else:
         o = status(puts(o, b',"status":'), event.status)
-    o = puts(o, b"}")
+    return puts(o, b"}")
+
+
+def header_event(bytes data not None) -> tuple[int, str, bytes] | None:
+    """(v2's event type, correlation id, payload) of a ProxyToAgent; None: it is left to Python."""
+    cdef Event event
+    cdef bint is_request
+    cdef char* o
+    cdef bytes payload
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
+    if not read(PyBytes_AS_STRING(data), size, &event, &is_request):
+        return None
+    payload = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>most_written(&event, size))
+    o = write(PyBytes_AS_STRING(payload), &event, is_request)
+    if o == NULL:
+        return None
     return (
         REQUEST_HEADERS if is_request else RESPONSE_HEADERS,
         PyUnicode_DecodeASCII(event.id.at, <Py_ssize_t>event.id.length, NULL),
-        payload[:o - start])
+        payload[:o - PyBytes_AS_STRING(payload)])
+
+
+cdef char* put_varint(char* o, size_t number) noexcept nogil:
+    while number >= 0x80:
+        o[0] = <char>(number & 0x7f | 0x80)
+        o += 1
+        number >>= 7
+    o[0] = <char>number
+    return o + 1
+
+
+cdef size_t quoted_length(const Span* what) noexcept nogil:
+    cdef size_t index, length = what.length + 2
+    for index in range(what.length):
+        if what.at[index] == c'"' or what.at[index] == c'\\':
+            length += 1
+    return length
+
+
+cdef class HeaderAnswers:
+    """Header events in, their answers out, in one call: where the agent's quick path takes an event, and what
+    gRPC says for its answer is kept here.
+    """
+
+    cdef dict kept              # the rests of AgentResponses, by answers up to where their id begins
+    cdef char* payload          # of an event
+    cdef size_t capacity
+
+    def __cinit__(self):
+        self.kept = {}
+
+    def __dealloc__(self):
+        free(self.payload)
+
+    def keep(self, bytes answer not None, bytes rest not None) -> None:
+        """`rest` is the AgentResponse, but for its id, for an answer as the method `answer` gives it."""
+        if len(answer) <= KEPT_BYTES:
+            if len(self.kept) >= KEPT:
+                self.kept.clear()
+            self.kept[answer] = rest
+
+    def answer(self, bytes data not None, QuickPath quick not None, int64_t arrived_ns):
+        """The AgentToProxy for a ProxyToAgent, or (correlation id, the agent's answer up to where its id
+        begins) where none is kept; None: left to Python.
+        """
+        cdef Event event
+        cdef bint is_request
+        cdef Span span
+        cdef Outgoing out
+        cdef bytes answer
+        cdef char* o
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
+        if not read(PyBytes_AS_STRING(data), size, &event, &is_request):
+            return None
+        self.grow(most_written(&event, size))
+        o = write(self.payload, &event, is_request)
+        if o == NULL:
+            return None
+        span.at = self.payload
+        span.length = o - self.payload
+        if quick.counts.recent is not None:
+            quick.counts.recent.seen_ns = arrived_ns
+        out.data = NULL
+        out.used = out.capacity = 0
+        try:
+            if not quick.answer(REQUEST_HEADERS if is_request else RESPONSE_HEADERS, &span, arrived_ns, &out):
+                return None
+            size = out.used - FRAME_HEAD - AROUND_ID - quoted_length(&event.id)
+            answer = PyBytes_FromStringAndSize(out.data + FRAME_HEAD, <Py_ssize_t>size)
+        finally:
+            release(&out)
+        count_written(quick.counts, arrived_ns)
+        rest = self.kept.get(answer)
+        if rest is None:
+            return PyUnicode_DecodeASCII(event.id.at, <Py_ssize_t>event.id.length, NULL), answer
+        return agent_to_proxy(&event.id, rest)
+
+    cdef int grow(self, size_t wanted) except -1:
+        cdef char* grown
+        if wanted > self.capacity:
+            grown = <char*>realloc(self.payload, wanted)
+            if grown == NULL:
+                raise MemoryError()
+            self.payload = grown
+            self.capacity = wanted
+        return 0
+
+
+cdef bytes agent_to_proxy(const Span* id, bytes rest):
+    """An AgentToProxy's response; the id goes in front."""
+    cdef char[2 * MOST_LENGTH + 2] head
+    cdef char* o
+    cdef char* written
+    cdef bytes found
+    cdef size_t length = <size_t>PyBytes_GET_SIZE(rest)
+    head[0] = CORRELATION_ID_TAG
+    o = put_varint(head + 1, id.length)
+    length += (o - head) + id.length
+    found = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(length + 1 + MOST_VARINT))
+    written = PyBytes_AS_STRING(found)
+    written[0] = RESPONSE_TAG
+    written = put_varint(written + 1, length)
+    written = put(put(written, head, o - head), id.at, id.length)
+    written = put(written, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
+    return found[:written - PyBytes_AS_STRING(found)]

@@ -27,7 +27,6 @@ ROOMS = [
     {
         "_wasmtime",
         "_json",
-        "_protobuf",
         "_threads",
         "_ticker",
         "_hostcalls",
@@ -39,7 +38,7 @@ ROOMS = [
     },
     {"_answers"},
     {"_quick"},
-    {"_stream"},
+    {"_stream", "_protobuf"},
     {"guest"},
     {"api"},
     {"pytest_plugin"},

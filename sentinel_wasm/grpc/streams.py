@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import structlog
 
-from sentinel_wasm._protobuf import header_event
+from sentinel_wasm._protobuf import HeaderAnswers, header_event
 from sentinel_wasm.answering import Answering
 from sentinel_wasm.errors import EventError
 from sentinel_wasm.grpc import agent_pb2 as pb
@@ -22,7 +22,6 @@ from sentinel_wasm.server.serving import Serving
 
 _log = structlog.stdlib.get_logger("grpc")
 
-_HEAD_BYTES = 5  # of a v2 frame
 _QUIET_S = 0.02  # nothing has come for so long: nothing is on its way
 _LOOK_S = 0.005
 
@@ -39,6 +38,7 @@ class Events:
         self.dropped = dict.fromkeys(DROPPED, 0)
         self._serving = serving
         self._answers = Answers()
+        self._quick = HeaderAnswers()
 
     def answer(self, data: bytes, reply: Reply) -> bytes | None:
         """The AgentToProxy for a ProxyToAgent, or NO_ANSWER; None: `reply` gets it later.
@@ -46,6 +46,9 @@ class Events:
         Raises EventError where it cannot be answered.
         """
         arrived_ns = time.monotonic_ns()
+        quick = self._quick.answer(data, self._serving.agent.quick, arrived_ns)
+        if quick is not None:
+            return quick if type(quick) is bytes else self._kept(*quick)
         if (event := header_event(data)) is not None:
             return self._answer(*event, arrived_ns, reply)
         message = events.parse(data, pb.ProxyToAgent)
@@ -67,15 +70,19 @@ class Events:
                 raise EventError("the message is none of those that ProxyToAgent has")
         return self._answer(*events.event_of(name, message), arrived_ns, reply)
 
+    def _kept(self, correlation_id: str, answer: bytes) -> bytes:
+        """An answer up to where its id begins, which is known from now on, unless a part of it is lost."""
+        message = self._message(answers.with_no_id(answer), correlation_id)
+        encoded = self._answers.encoded(answers.with_no_id(answer))
+        if not encoded.dropped:
+            self._quick.keep(answer, encoded.rest)
+        return message
+
     def _answer(
         self, frame_type: int, correlation_id: str, payload: bytes, arrived_ns: int, reply: Reply
     ) -> bytes | None:
         agent = self._agent(arrived_ns)
-        answer: bytes | None
-        if (frame := agent.quick.answer_frame(frame_type, payload, arrived_ns)) is not None:
-            answer = frame[_HEAD_BYTES:]
-        else:
-            answer = agent.answer_v2(frame_type, payload, arrived_ns, self._later(reply))
+        answer = agent.answer_v2(frame_type, payload, arrived_ns, self._later(reply))
         agent.counts.took(arrived_ns)
         if answer is None:
             return None
@@ -178,7 +185,8 @@ class EventStream:
             if answer is None:
                 self._waiting += 1
             elif answer is not NO_ANSWER:
-                await self._write(answer)
+                async with self._writing:
+                    await self._context.write(answer)
             if self._heard_s == 0 and self._serving.agent.health != "healthy":
                 # What a proxy has not been told is healthy.
                 await self._write(reports.health(self._serving.agent.health))

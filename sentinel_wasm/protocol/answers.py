@@ -34,6 +34,7 @@ from sentinel_wasm.protocol.events import field
 
 _TAIL = b"{}}}"
 _ID, _END = b'{"correlation_id":', b"}}}"  # what is written instead of it
+AROUND_ID = len(_ID) + len(_END)
 _ECHO_BYTES = 11 * 1024 * 1024  # as base64 they leave room in a frame for the largest result
 
 
@@ -78,7 +79,12 @@ def with_correlation_id(answer: bytes, correlation_id: str) -> bytes:
 
 def without_correlation_id(answer: bytes, correlation_id: str) -> bytes:
     """Take the id out again that `with_correlation_id` has put in."""
-    return answer[: -len(_ID) - len(orjson.dumps(correlation_id)) - len(_END)] + _TAIL
+    return with_no_id(answer[: -AROUND_ID - len(orjson.dumps(correlation_id))])
+
+
+def with_no_id(answer: bytes) -> bytes:
+    """Of an answer up to where its id begins."""
+    return answer + _TAIL
 
 
 def _verdict(verdict: Verdict) -> str | dict[str, Mapping[str, Any]]:
