@@ -4,6 +4,6 @@ import os
 
 # What grpcio's core prints is no line of the log; what matters to users of it comes as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-# grpcio's older poller serves an event with a fifth less of the processor (docs/grpc.md); read when grpc is imported.
+# The older poller takes a fifth less of the processor (docs/grpc.md). grpcio looks here when it is imported.
 POLLER = "-event_engine_listener"
 os.environ.setdefault("GRPC_EXPERIMENTS", POLLER)
