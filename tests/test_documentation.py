@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from ci.site import reference
 from sentinel_wasm.guest import abi, imports, module
+from sentinel_wasm.settings import options
 
 from .conftest import ROOT
 
@@ -84,3 +86,11 @@ def test_the_plot_of_where_the_time_goes_has_the_figures_of_the_table() -> None:
     table = section("docs/performance.md", "Where the time goes").partition("\n\nWith the real")[0]
     plot = (ROOT / "docs/benchmarks/where-the-time-goes.svg").read_text()
     assert shares(plot, r">(\d+)%<") == shares(table, r"\| (\d+)% \|")
+
+
+def test_the_reference_has_every_option() -> None:
+    """`make docs` makes it, and is not part of every run."""
+    table = reference.pages()["reference/configuration.md"]
+    assert [
+        option.name for option in options() if f"`{option.name}`<br>`{option.variable}`" not in table
+    ] == []

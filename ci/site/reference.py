@@ -113,13 +113,13 @@ def _value(option: Option) -> str:
         return "0 to 1"
     if option.form is not None:
         return option.form.words
-    return {bool: "`true` or `false`", Path: "a path", Address: "an address"}[option.kind]
+    return {bool: "`true` or `false`", Path: "a path", tuple: "paths", Address: "an address"}[option.kind]
 
 
 def _default(option: Option) -> str:
     if option.required:
         return "required"
-    if option.default is None:
+    if option.default in (None, ()):
         return "none"
     return f"`{str(option.default).lower() if option.kind is bool else option.default}`"
 
