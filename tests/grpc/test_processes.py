@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ..conftest import EXAMPLES, BuildWat, StartAgent
 from ..e2e.modules import TRAPS_ON_TRAP, slow_or_denies
 from ..e2e.proxy import free_port
+from ..test_workers import until
 from ..upgrading import Upgrading
 from ..wat import module
 from .client import PATIENCE_S, Client, request_headers
@@ -49,8 +50,7 @@ def test_a_signal_ends_the_agent_when_all_is_answered(start_agent: StartAgent, b
 def test_workers_share_the_port(start_agent: StartAgent) -> None:
     port = free_port()
     agent = start_agent(SECURITY, "--grpc", f":{port}", "--workers", "2")
-    workers = {line["worker"] for line in agent.lines("gRPC endpoint")}
-    assert workers == {1, 2}
+    until(lambda: {line["worker"] for line in agent.lines("gRPC endpoint")} == {1, 2})
     for number in range(8):
         with Client(port) as client:
             assert client.stream().ask(request_headers(str(number))).correlation_id == str(number)
