@@ -18,6 +18,7 @@ import grpc
 import orjson
 
 from benchmarks import work
+from benchmarks.servers import end
 from benchmarks.side_by_side import PEERS, module_file
 from benchmarks.tools import ToolError
 from sentinel_wasm.bench import processes
@@ -82,12 +83,7 @@ class Server:
         return processes.cpu_ns(self._process.pid)
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
 
 
 class Client:

@@ -66,6 +66,16 @@ def ours() -> Kind:
     return Kind("ours", "sentinel-wasm", frozenset({1, 2}), (*command, *_PATIENT))
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to; kill it where it does not."""
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Server:
     """A started server that has answered; `first_answer_s` is how long that took."""
 
@@ -128,9 +138,4 @@ class Server:
         return processes.rss_mib(self._process.pid)
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)

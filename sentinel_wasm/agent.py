@@ -256,8 +256,7 @@ class Agent(Answering):
             if logged_ns:
                 self._events.decided(decision, hook, chunk.correlation_id, logged_ns)
             if self._pool.tracks_requests:
-                refuses = isinstance(decision.verdict, Block | Redirect)
-                self._link.look_for_end(hook, chunk.correlation_id, refuses=refuses, is_last=chunk.is_last)
+                self._link.answered(hook, chunk, decision)
         if hook == abi.ON_RESPONSE_BODY and mends:
             decision = answers.for_response_body(
                 decision, chunk.data, echo=self.settings.echo_response_bodies

@@ -8,10 +8,8 @@ import orjson
 
 from sentinel_wasm.decision import Block, Challenge, Close, Decision, Drop, HeaderOp, Redirect
 from sentinel_wasm.grpc import agent_pb2 as pb
+from sentinel_wasm.link import KEPT, KEPT_BYTES
 from sentinel_wasm.protocol import answers
-
-_KEPT = 1024
-_KEPT_BYTES = 8192  # of an answer
 
 # Tags on the wire, for what has a length: of AgentToProxy.response and AgentResponse.correlation_id.
 _RESPONSE = b"\x12"
@@ -39,8 +37,8 @@ class Answers:
         found = self._kept.get(answer)
         if found is None:
             found = _encode(answer)
-            if len(answer) <= _KEPT_BYTES:
-                if len(self._kept) >= _KEPT:
+            if len(answer) <= KEPT_BYTES:
+                if len(self._kept) >= KEPT:
                     self._kept.clear()
                 self._kept[answer] = found
         return found

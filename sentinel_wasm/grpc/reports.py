@@ -7,10 +7,9 @@ from typing import Any
 
 from sentinel_wasm.grpc import agent_pb2 as pb
 from sentinel_wasm.protocol import handshake
-from sentinel_wasm.protocol.handshake import AGENT_ID, CAPABILITIES, PROTOCOL_VERSION
+from sentinel_wasm.protocol.handshake import AGENT_ID, CAPABILITIES, HEALTH_STATES, PROTOCOL_VERSION
 
 _CONFIGURE = 8  # of EventType, where a Unix socket has 0; the others' numbers are the same
-_STATES = {"healthy": 1, "degraded": 2, "draining": 3, "unhealthy": 4}
 
 
 def handshake_answer(request: pb.HandshakeRequest) -> bytes:
@@ -43,7 +42,7 @@ def health(state: str) -> bytes:
     """The AgentToProxy; `state` is the agent's health, or draining."""
     status = pb.HealthStatus(
         agent_id=AGENT_ID,
-        state=_STATES[state],
+        state=HEALTH_STATES[state],
         timestamp_ms=now_ms(),
         timeout_multiplier=1.0,
         recoverable=True,

@@ -72,11 +72,11 @@ class Events:
 
     def _kept(self, correlation_id: str, answer: bytes) -> bytes:
         """An answer up to where its id begins, which is known from now on, unless a part of it is lost."""
-        message = self._message(answers.with_no_id(answer), correlation_id)
-        encoded = self._answers.encoded(answers.with_no_id(answer))
+        whole = answers.with_no_id(answer)
+        encoded = self._answers.encoded(whole)
         if not encoded.dropped:
             self._quick.keep(answer, encoded.rest)
-        return message
+        return self._message(whole, correlation_id)
 
     def _answer(
         self, frame_type: int, correlation_id: str, payload: bytes, arrived_ns: int, reply: Reply
@@ -185,8 +185,7 @@ class EventStream:
             if answer is None:
                 self._waiting += 1
             elif answer is not NO_ANSWER:
-                async with self._writing:
-                    await self._context.write(answer)
+                await self._write(answer)
             if self._heard_s == 0 and self._serving.agent.health != "healthy":
                 # What a proxy has not been told is healthy.
                 await self._write(reports.health(self._serving.agent.health))

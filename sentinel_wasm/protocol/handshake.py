@@ -13,6 +13,7 @@ from sentinel_wasm.protocol.events import EventKind, field
 
 AGENT_ID = "sentinel-wasm-agent"
 PROTOCOL_VERSION = 2
+HEALTH_STATES = {"healthy": 1, "degraded": 2, "draining": 3, "unhealthy": 4}  # of a HealthStatus
 _SHOWN = 8  # of a proxy's versions in a refusal
 
 Encoding = Literal["json", "msgpack"]

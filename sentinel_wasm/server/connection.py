@@ -31,7 +31,6 @@ _throttle = Throttle()
 _EVENTS = range(0x10, 0x20)
 
 # HealthStatus (agent-protocol.md, section 3).
-_STATES = {"healthy": 1, "degraded": 2, "draining": 3, "unhealthy": 4}
 
 
 class Connection(Stream, asyncio.BufferedProtocol):
@@ -337,4 +336,4 @@ class Connection(Stream, asyncio.BufferedProtocol):
 
 
 def _health_status(health: str) -> bytes:
-    return orjson.dumps({"state": _STATES[health]})
+    return orjson.dumps({"state": handshake.HEALTH_STATES[health]})
