@@ -13,7 +13,7 @@ from sentinel_wasm._fastpath cimport call_guest, thread_cpu_ns
 from sentinel_wasm._hostcalls cimport monotonic_ns, take_output
 from sentinel_wasm._instances cimport (
     FAILED_HELD, FAILED_HOST_MEMORY, FAILED_NO_TIME, FAILED_REFUSED, FAILED_TOO_LATE, HOOKS, RETURNED,
-    end_guest, failed, fault, free_outcome, start_guest,
+    TRAPPED, end_guest, failed, fault, free_outcome, start_guest,
 )
 from sentinel_wasm._json cimport Cursor, Span, key, named, next_member, scalar, take, white
 from sentinel_wasm._threads cimport (
@@ -116,8 +116,10 @@ cdef bint start(JobState* job, const Finished* finished) noexcept nogil:
     call_guest(
         job.plan, job.guest, job.plan.on_configure, job.config.data, job.config.length, deadline,
         monotonic_ns(), &job.out)
-    if failed(&job.out) or not job.guest.usable \
-            or not copy(&job.configured, job.guest.result, job.out.length, &job.out):
+    if not failed(&job.out) and not job.guest.usable:
+        # In dealloc: a guest that is lost is not started, whatever it has said.
+        job.out.ending = TRAPPED
+    if failed(&job.out) or not copy(&job.configured, job.guest.result, job.out.length, &job.out):
         return False
     if refuses(&job.configured):
         job.out.ending = FAILED_REFUSED

@@ -62,6 +62,8 @@ class Instance:
             guest.start(deadline_ns, limit_ns)
             if config is not None:
                 check_configured(guest.call(abi.ON_CONFIGURE, config, deadline_ns, limit_ns))
+                if guest.lost is not None:
+                    raise guest.lost
         except Exception:
             guest.retire()
             raise

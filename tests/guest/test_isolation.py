@@ -30,6 +30,7 @@ pytestmark = pytest.mark.parallel
 LIMITS = Limits(event_ms=2000)
 DISPATCHES: list[Dispatch] = ["inline", "threads"]
 
+EMPTY_CONFIG = b'{"config":{}}'
 COUNTER = 256
 COUNTS = f"""(i32.store (i32.const {COUNTER}) (i32.add (i32.load (i32.const {COUNTER})) (i32.const 1)))
     {wat.returns(COUNTER, 4)}"""
@@ -143,16 +144,27 @@ def test_failure_costs_the_request_its_instance_only(fill: Fill, dispatch: Dispa
     assert count(asked, "b") == 2
 
 
+# The first instance starts, later ones do not at times: by a random byte.
+AT_TIMES = """(drop (call $random_get (i32.const 512) (i32.const 1)))
+    (if (i32.eqz (i32.and (i32.load8_u (i32.const 512)) (i32.const 15))) (then unreachable))"""
+FAILING_STARTS = {
+    "the start function": ["(func $start " + AT_TIMES + ") (start $start)", ""],
+    "dealloc for on_configure": [
+        wat.hook("(i64.const 0)", "on_configure"),
+        f"(if (i32.eq (local.get $n) (i32.const {len(EMPTY_CONFIG)})) (then {AT_TIMES}))",
+    ],
+}
+
+
+@pytest.mark.parametrize("place", FAILING_STARTS)
 @pytest.mark.parametrize("dispatch", DISPATCHES)
-def test_start_that_fails_is_a_module_error(fill: Fill, dispatch: Dispatch) -> None:
-    """The first instance starts, later ones do not: the start function sees a random bit at some time."""
+def test_start_that_fails_is_a_module_error(fill: Fill, dispatch: Dispatch, place: str) -> None:
+    starts, dealloc = FAILING_STARTS[place]
     fails_at_times = wat.module(
         wat.hook(COUNTS),
-        """(func $start
-            (drop (call $random_get (i32.const 512) (i32.const 1)))
-            (if (i32.eqz (i32.and (i32.load8_u (i32.const 512)) (i32.const 15))) (then unreachable)))
-        (start $start)""",
+        starts,
         imports=wat.imported(f"{wat.WASI}.random_get", "i32 i32", "i32"),
+        dealloc=dealloc,
     )
     try:
         asked = fill(fails_at_times, dispatch=dispatch)
@@ -165,7 +177,7 @@ def test_start_that_fails_is_a_module_error(fill: Fill, dispatch: Dispatch) -> N
         except GuestFault as error:
             reasons.append(str(error))
     assert reasons
-    assert set(reasons) == {"trap: unreachable in the start function"}
+    assert set(reasons) == {f"trap: unreachable in {place}"}
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
@@ -176,7 +188,7 @@ def test_every_instance_has_the_configuration(fill: Fill, dispatch: Dispatch) ->
         wat.hook("(i32.store (i32.const 256) (local.get $n)) (i64.const 0)", "on_configure"),
     )
     asked = fill(text, dispatch=dispatch)
-    assert count(asked, "a") == len(b'{"config":{}}')
+    assert count(asked, "a") == len(EMPTY_CONFIG)
     asked.configure({"key": "value"})
     assert count(asked, "b") == len(b'{"config":{"key":"value"}}')
 
