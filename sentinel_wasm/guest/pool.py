@@ -456,7 +456,8 @@ class Pool:
         # An instance that starts from now on takes the new one.
         self._config = data
         for place in places:
-            hook = abi.ON_CONFIGURE if place.guest.usable else START
+            # One that a worker is starting may begin with the old one: it is told the new one then.
+            hook = START if place.is_lost else abi.ON_CONFIGURE
             start_ns = 0 if hook == START else self._restart_ns
             self._crew.give(
                 Call(place, hook, self._settle_change, data, data, "", deadline_ns, start_ns, self._taken)

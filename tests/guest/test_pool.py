@@ -41,6 +41,10 @@ COUNTING = wat.module(
     imports=IMPORTS,
 )
 
+KEEPS = f"""(memory.copy (i32.const {KEPT}) (local.get $p) (local.get $n))
+    (i32.store (i32.const {KEPT - 4}) (local.get $n))"""
+RETURNS_KEPT = f"(i64.or (i64.shl (i64.const {KEPT}) (i64.const 32)) (i64.load32_u (i32.const {KEPT - 4})))"
+
 REFUSAL = b'{"error": "too long"}'
 NONSENSE = b'no![]{"error": 1}'
 
@@ -51,17 +55,13 @@ def configured(refusal: str = f"(return {returns(8192, len(REFUSAL))})") -> str:
     It refuses one of over 40 bytes (the whole input), and any once its second hook has been called.
     """
     return wat.module(
-        wat.hook(
-            f"(i64.or (i64.shl (i64.const {KEPT}) (i64.const 32)) (i64.load32_u (i32.const {KEPT - 4})))"
-        ),
+        wat.hook(RETURNS_KEPT),
         wat.hook(f"(i32.store (i32.const {FLAG}) (i32.const 1)) (i64.const 0)", "on_response_headers"),
         wat.hook(
             f"""(call $log (i32.const 2) (local.get $p) (local.get $n))
             (if (i32.or (i32.gt_u (local.get $n) (i32.const 40)) (i32.load (i32.const {FLAG})))
               (then {refusal}))
-            (memory.copy (i32.const {KEPT}) (local.get $p) (local.get $n))
-            (i32.store (i32.const {KEPT - 4}) (local.get $n))
-            (i64.const 0)""",
+            {KEEPS} (i64.const 0)""",
             "on_configure",
         ),
         wat.data(8192, REFUSAL),
@@ -350,6 +350,25 @@ def test_lost_instance_gets_the_new_configuration_with_the_others(fill: Fill, lo
     assert {json.dumps(config) for config in logged(log)} >= {'{"config": {"a": 1}}'}
     trap(pool, "mine")
     assert logged(log) == [{"config": {"a": 1}}]
+
+
+def test_instance_that_is_being_started_gets_the_new_configuration_too(fill: Fill) -> None:
+    """It begins with the old one: its start function sleeps for 100 ms."""
+    subscription = struct.pack("<QQIxxxxQQ", 0, 0, 1, 100_000_000, 0) + bytes(8)
+    slow = wat.module(
+        wat.hook(f"(if (i32.eq (local.get $n) (i32.const 4)) (then unreachable)) {RETURNS_KEPT}"),
+        wat.hook(f"{KEEPS} (i64.const 0)", "on_configure"),
+        wat.data(2048, subscription),
+        """(func $start
+            (drop (call $poll_oneoff (i32.const 2048) (i32.const 2304) (i32.const 1) (i32.const 2400))))
+        (start $start)""",
+        imports=wat.imported(f"{wat.WASI}.poll_oneoff", "i32 i32 i32 i32", "i32"),
+    )
+    pool = fill(slow, 1)
+    with pytest.raises(GuestFault):
+        ask(pool, "mine", b"trap")
+    pool.configure({"a": 1})
+    assert kept(pool) == [{"config": {"a": 1}}]
 
 
 # What cannot be started
