@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sentinel_wasm._metrics import Counts
-from sentinel_wasm._workers import END, START, Job, Workers
+from sentinel_wasm._workers import END, Job, Workers
 from sentinel_wasm.errors import ModuleError, Overload
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.output import GuestOutput
@@ -63,6 +63,7 @@ class Crew:
         self._calls: dict[Job, Call] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._watched_ns = 0  # the deadline for which that is
         self._workers = Workers(size)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -93,7 +94,7 @@ class Crew:
 
     @property
     def pending(self) -> int:
-        """Calls that somebody waits for."""
+        """Calls of hooks for events that workers have, those too that were answered without them."""
         return len(self._calls)
 
     def hold(self, hold: bool) -> None:
@@ -143,30 +144,33 @@ class Crew:
             records, dropped = job.take_output()
             if records or dropped:
                 self._output.write(records, dropped, call.correlation_id)
-            if call.hook not in (START, END):
+            if call.hook >= 0:
                 self._counts.waited(job.waited_ns)
                 if job.called_ns:
                     self._counts.called(job.called_ns)
-            if call.hook not in (START, END) and not job.had_no_time:
-                expected_ns = self._expected_ns[place.worker]
-                self._expected_ns[place.worker] += (job.took_ns - expected_ns) // _WEIGHT
+                if not job.had_no_time:
+                    expected_ns = self._expected_ns[place.worker]
+                    self._expected_ns[place.worker] += (job.took_ns - expected_ns) // _WEIGHT
             call.answer(call.settle(job, call))
 
     def _watch(self, deadline_ns: int) -> None:
-        if self._watching is None and self._loop is not None:
-            left_ns = deadline_ns + GRACE_NS - time.monotonic_ns()
-            self._watching = self._loop.call_later(max(left_ns, 0) / 1e9, self._answer_late)
+        """Look for late calls after this deadline, or after an earlier one."""
+        if self._loop is None or (self._watching is not None and self._watched_ns <= deadline_ns):
+            return
+        if self._watching is not None:
+            self._watching.cancel()
+        left_ns = deadline_ns + GRACE_NS - time.monotonic_ns()
+        self._watching = self._loop.call_later(max(left_ns, 0) / 1e9, self._answer_late)
+        self._watched_ns = deadline_ns
 
     def _answer_late(self) -> None:
         """Answer what is past its deadline, although its worker is still at it."""
         self._watching = None
-        late = []
-        for call in self._calls.values():
-            if call.answered is None:
-                continue
-            if call.deadline_ns + GRACE_NS > time.monotonic_ns():
-                self._watch(call.deadline_ns)
-                break
-            late.append(call)
+        now_ns = time.monotonic_ns()
+        waiting = [call for call in self._calls.values() if call.answered is not None]
+        late = [call for call in waiting if call.deadline_ns + GRACE_NS <= now_ns]
+        # Not always in the order in which they came: in a chain the modules before may have taken time.
+        if len(late) < len(waiting):
+            self._watch(min(call.deadline_ns for call in waiting if call.deadline_ns + GRACE_NS > now_ns))
         for call in late:
             call.answer(ModuleError(f"deadline of {self._limit_ms} ms exceeded", "deadline"))

@@ -220,6 +220,23 @@ def test_events_behind_a_worker_that_is_late_are_answered_in_time_and_once(fill:
     assert len(done) == 2
 
 
+def test_each_event_is_answered_at_its_own_deadline(fill: Fill) -> None:
+    """Also behind one that came earlier and has more time, as where modules of a chain were asked before."""
+    asked = fill(SPINS, "threads", size=1)
+    answered: list[str] = []
+
+    def submit(identity: str, left_ms: int) -> None:
+        deadline_ns = time.monotonic_ns() + left_ms * 1_000_000
+        asked.pool.submit(
+            ON_REQUEST_HEADERS, number(FOREVER), identity, deadline_ns, lambda _: answered.append(identity)
+        )
+
+    for identity, left_ms in (("long", 1000), ("short", 100), ("middle", 400)):
+        submit(identity, left_ms)
+    asked.until(lambda: len(answered) == 3)
+    assert answered == ["short", "middle", "long"]
+
+
 def test_full_queue_is_overload_at_once(fill: Fill) -> None:
     asked = fill(SLEEPS, "threads", size=1, queue_limit=3)
     done: list[Outcome] = []
