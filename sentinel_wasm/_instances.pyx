@@ -229,12 +229,13 @@ cdef object fault(Plan plan, Outcome* out, const Ended* ended, int64_t limit_ns)
         reason = too_late(limit_ns)
         kind = "deadline"
     elif reason is None:
+        # wasmtime's own words: above they may be the guest's.
         reason = cause(trap_code, words)
         kind = "trap"
-    if "maximum concurrent" in reason:
-        return Overload("there is no room for another instance now")
-    if "exceeds memory limits" in reason:
-        return GuestFault(
-            f"{reason}; --memory-limit allows {plan.state.memory_bytes // 1048576} MiB", trap_code,
-            "memory")
+        if "maximum concurrent" in reason:
+            return Overload("there is no room for another instance now")
+        if "exceeds memory limits" in reason:
+            return GuestFault(
+                f"{reason}; --memory-limit allows {plan.state.memory_bytes // 1048576} MiB", trap_code,
+                "memory")
     return GuestFault(f"{reason} in {place(plan, out)}", trap_code, kind)

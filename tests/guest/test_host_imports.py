@@ -622,6 +622,13 @@ def test_abort_with_text_of_any_script(abort: HostCall) -> None:
     assert abort.ends(message, file, 1, 2, data=data) == "abort: ключ 🔑 (索引.ts:1:2)"
 
 
+@pytest.mark.parametrize("text", ["maximum concurrent instances", "exceeds memory limits"])
+def test_abort_in_the_words_of_wasmtime_is_an_abort(abort: HostCall, text: str) -> None:
+    """By which it would be no failure of the module, or another one."""
+    data, (message, file) = strings(text, "a.ts")
+    assert abort.ends(message, file, 1, 2, data=data) == f"abort: {text} (a.ts:1:2)"
+
+
 def test_abort_with_half_a_surrogate_pair_can_still_be_told(abort: HostCall) -> None:
     data, (message, file) = strings("a\ud83d", "b.ts")
     assert abort.ends(message, file, 1, 2, data=data).startswith("abort: a")
