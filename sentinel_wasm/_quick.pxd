@@ -45,7 +45,8 @@ cdef class QuickPath:
     cdef int64_t ended_ns       # when the last one returned
 
     cdef bint answer(self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
-    cdef bytes python_answer(self, outcome, int hook, const Found* found)
+    cdef bytes event(self, const Found* found)
+    cdef bytes python_answer(self, outcome, int hook, const Found* found, bytes event)
     cdef void record(
         self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out, size_t before,
         size_t audit, int64_t decided_ns) noexcept

@@ -107,10 +107,10 @@ cdef class QuickPath:
 
     `owner` takes what is out of the ordinary, and never raises: `guest_failed(guest, correlation_id, error)`
     and `look_after(guest, correlation_id)` follow a call that failed or left something behind,
-    `outcome_answer(hook, correlation_id, version, outcome)` gives an answer without an id, and
-    `over(hook, blocks, correlation_id, event)` is told of answers that may be a request's last, where it has
-    a guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says which
-    hooks there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2.
+    `outcome_answer(hook, correlation_id, version, outcome, event)` gives an answer without an id, and
+    `over(hook, blocks, correlation_id, event)` is told of other answers that may be a request's last, where
+    it has a guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says
+    which hooks there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2.
     `kept`: answers without an id, each behind its decision, by (result, hook, version). Where `inline` never
     opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
     """
@@ -193,7 +193,7 @@ cdef class QuickPath:
         try:
             guest = self.inline.of(&found.id, arrived_ns + self.limit_ns)
         except ModuleError as error:
-            self.write(self.python_answer(error, hook, &found), frame_type, &found.id, out)
+            self.write(self.python_answer(error, hook, &found, b""), frame_type, &found.id, out)
             return True
         if guest is None:
             return False
@@ -212,19 +212,23 @@ cdef class QuickPath:
             # What it returned has been copied: the guest may be given to a worker.
             self.owner.look_after(guest, ascii(&found.id))
         if result is not None:
-            self.write(self.python_answer(result, hook, &found), frame_type, &found.id, out)
+            self.write(
+                self.python_answer(result, hook, &found, self.event(&found)), frame_type, &found.id, out)
             return True
         count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
         if self.counts.recent is not None:
             self.record(hook, blocks, frame_type, &found, out, before, audit, guest.ended_ns)
         if self.inline.find is not None and (blocks or hook == self.last_hook):
-            event = b""
-            if self.has_frames:
-                event = PyBytes_FromStringAndSize(self.input, <Py_ssize_t>found.length)
-            self.owner.over(hook, blocks, ascii(&found.id), event)
+            self.owner.over(hook, blocks, ascii(&found.id), self.event(&found))
         return True
 
-    cdef bytes python_answer(self, outcome, int hook, const Found* found):
+    cdef bytes event(self, const Found* found):
+        """What the guest has read, where it is the request's own and frames may follow; else empty."""
+        if self.inline.find is None or not self.has_frames:
+            return b""
+        return PyBytes_FromStringAndSize(self.input, <Py_ssize_t>found.length)
+
+    cdef bytes python_answer(self, outcome, int hook, const Found* found, bytes event):
         """The answer, without an id, to a result or an error."""
         if self.inline.find is None and type(outcome) is bytes:
             kept = self.kept.get((outcome, hook, found.version))
@@ -236,7 +240,7 @@ cdef class QuickPath:
                         hook, kept[0].verdict.number, kept[0].status, found.version, ascii(&found.id),
                         kept[1])
                 return kept[1]
-        return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome)
+        return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome, event)
 
     cdef void record(
             self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out,

@@ -87,11 +87,11 @@ class Agent(Answering):
             self._pool.look_after(guest, correlation_id)
 
     def outcome_answer(
-        self, hook: int, correlation_id: str, version: int, outcome: bytes | ModuleError
+        self, hook: int, correlation_id: str, version: int, outcome: bytes | ModuleError, event: bytes
     ) -> bytes:
-        """The answer to a failure, or to a result that takes Python."""
+        """The answer to a failure, or to a result that takes Python; `event` as for `over`."""
         try:
-            return self._result_answer(hook, correlation_id, version, outcome)
+            return self._result_answer(hook, correlation_id, version, outcome, event)
         except Exception as defect:
             return self._answer_defect(defect, hook, version, correlation_id)
 

@@ -262,14 +262,14 @@ def test_a_requests_instance_stays_for_what_follows(start: Start, dispatch: str,
         assert ask(asked, FrameType.GUARDRAIL_INSPECT, CONTENT | of)["decision"] != "allow"
 
 
-FRAMES_ONLY = wat.module(
-    wat.says('{"decision":"allow"}'), wat.says('{"decision":"close"}', "on_websocket_frame", at=20_000)
-)
-
-
+# The second result's answer is made in Python.
+@pytest.mark.parametrize("result", ['{"decision":"allow"}', '{"decision":"allow","tags":["é"]}'])
 @pytest.mark.parametrize("verbose", [False, True])  # with it, the Python path answers
-def test_only_a_websocket_keeps_its_instance_and_a_close_ends_it(start: Start, *, verbose: bool) -> None:
-    asked = start(FRAMES_ONLY, isolation="request", verbose=verbose)
+def test_only_a_websocket_keeps_its_instance_and_a_close_ends_it(
+    start: Start, result: str, *, verbose: bool
+) -> None:
+    text = wat.module(wat.says(result), wat.says('{"decision":"close"}', "on_websocket_frame", at=20_000))
+    asked = start(text, isolation="request", verbose=verbose)
 
     def answered(payload: Any) -> None:
         frame = orjson.dumps(payload)
