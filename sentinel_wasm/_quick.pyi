@@ -34,7 +34,7 @@ class QuickPath:
         owner: Owner | None,
         limit_ns: int,
         hooks: tuple[bool, ...],
-        allowed: tuple[bytes, bytes],
+        last_hook: int,
         kept: dict[tuple[bytes, int, int], tuple[Decision, bytes]],
         counts: Counts,
     ) -> None: ...

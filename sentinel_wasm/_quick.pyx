@@ -16,6 +16,7 @@ from sentinel_wasm._json cimport fnv1a, put, puts
 from sentinel_wasm._metrics cimport DECIDED_ALLOW, DECIDED_BLOCK, count_decision
 
 from sentinel_wasm.errors import ModuleError
+from sentinel_wasm.protocol import answers
 
 cdef enum:
     HEAD_V1 = 4
@@ -28,7 +29,6 @@ cdef enum:
     # Numbers of guest.abi.HOOKS.
     ON_REQUEST_HEADERS = 0
     ON_RESPONSE_HEADERS = 2
-    ON_CONFIGURE = 5
     ON_WEBSOCKET_FRAME = 6
 
 
@@ -110,23 +110,22 @@ cdef class QuickPath:
     `outcome_answer(hook, correlation_id, version, outcome, event)` gives an answer without an id, and
     `over(hook, blocks, correlation_id, event)` is told of other answers that may be a request's last, where
     it has a guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says
-    which hooks there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2.
-    `kept`: answers without an id, each behind its decision, by (result, hook, version). Where `inline` never
-    opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
+    which hooks there are, `last_hook` is that of `guest.ends.Ends`. `kept`: answers without an id, each
+    behind its decision, by (result, hook, version). Where `inline` never opens, `owner` may be None. Each
+    answer is counted in `counts`: those of `outcome_answer` by itself.
     """
 
     def __cinit__(
             self, Normaliser normaliser not None, Inline inline not None, object owner, int64_t limit_ns,
-            tuple hooks not None, tuple allowed not None, dict kept not None, Counts counts not None):
+            tuple hooks not None, int last_hook, dict kept not None, Counts counts not None):
         self.normaliser = normaliser
         self.inline = inline
         self.owner = owner
         self.limit_ns = limit_ns
         self.hooks = hooks
-        there = [number for number, there in enumerate(hooks[:ON_CONFIGURE]) if there]
-        self.last_hook = max(there, default=-1)
+        self.last_hook = last_hook
         self.has_frames = hooks[ON_WEBSOCKET_FRAME]
-        self.allowed = allowed
+        self.allowed = answers.allow(1), answers.allow(2)
         self.kept = kept
         self.counts = counts
         self.input = <char*>malloc(MOST_PAYLOAD)

@@ -58,7 +58,7 @@ class Agent(Answering):
             self,
             self._limit_ns,
             module.hooks,
-            (answers.allow(1), answers.allow(2)),
+            link.ends.last_hook,
             self._kept,
             self.counts,
         )

@@ -95,7 +95,7 @@ class Chain(Answering):
             None,
             self._limit_ns,
             self._live[0].module.hooks,
-            (answers.allow(1), answers.allow(2)),
+            self._live[0].ends.last_hook,
             {},
             self.counts,
         )
