@@ -10,7 +10,7 @@ from typing import Any
 from sentinel_wasm._fastpath import GuestCall, Normaliser
 from sentinel_wasm._metrics import NONE, Counts
 from sentinel_wasm._quick import QuickPath
-from sentinel_wasm.answering import Answering, Reply, allow
+from sentinel_wasm.answering import Answering, Reply, allow, encoded
 from sentinel_wasm.decision import ALLOW, Block, Close, Decision, Redirect
 from sentinel_wasm.errors import ModuleError
 from sentinel_wasm.guest import abi
@@ -18,7 +18,7 @@ from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import START_MS
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import LATER, Answered, Configured
-from sentinel_wasm.link import KEPT, KEPT_BYTES, Link
+from sentinel_wasm.link import HOOK_OF_KIND, KEPT, KEPT_BYTES, Link
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import Settings
@@ -127,25 +127,21 @@ class Agent(Answering):
     def _answer_chunk(
         self, kind: EventKind, chunk: events.BodyChunk, deadline_ns: int, reply: Reply
     ) -> bytes | None:
-        return self._ask_body(kind, chunk, 2, deadline_ns, reply, mends=False)
+        return self._ask_body(HOOK_OF_KIND[kind], chunk, 2, deadline_ns, reply, mends=False)
 
     def _answer(
         self, kind: EventKind, payload: Any, version: int, deadline_ns: int, reply: Reply
     ) -> bytes | None:
-        event = events.parse(kind, payload)
-        if isinstance(event, events.RequestHeaders):
+        event, hook = events.parse(kind, payload), HOOK_OF_KIND[kind]
+        if isinstance(event, events.RequestHeaders | events.ResponseHeaders):
             data = self._link.input(event)
-            return self._ask(abi.ON_REQUEST_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
-        if isinstance(event, events.ResponseHeaders):
-            data = self._link.input(event)
-            return self._ask(abi.ON_RESPONSE_HEADERS, data, event.correlation_id, version, deadline_ns, reply)
+            return self._ask(hook, data, event.correlation_id, version, deadline_ns, reply)
         if isinstance(event, events.BodyChunk):
-            return self._ask_body(kind, event, version, deadline_ns, reply, mends=version == 2)
+            return self._ask_body(hook, event, version, deadline_ns, reply, mends=version == 2)
         if isinstance(event, events.RequestComplete):
             return self._complete(event, version, deadline_ns, reply)
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
-        hook = abi.ON_WEBSOCKET_FRAME if kind is EventKind.WEBSOCKET_FRAME else abi.ON_GUARDRAIL
         if not self.module.hooks[hook]:
             return self._decided(ALLOW, hook, version, event.correlation_id, allow(hook, version))
         self._link.look_at_size(event)
@@ -201,7 +197,7 @@ class Agent(Answering):
                 )
             except ModuleError as error:
                 decision = self._link.failed(error, hook, correlation_id)
-                answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
+                answer = encoded(decision, hook, version)
         if self._pool.tracks_requests and (hook == self._link.ends.last_hook or decision is not ALLOW):
             refuses = isinstance(decision.verdict, Block | Redirect | Close)
             self._link.look_for_end(hook, correlation_id, refuses=refuses, event=event)
@@ -212,7 +208,7 @@ class Agent(Answering):
     def _keep(self, result: bytes, hook: int, version: int) -> tuple[Decision, bytes]:
         self.counts.cache_misses += 1
         decision = self._link.parse(result, hook)
-        answer = answers.encode(decision, version, is_frame=hook == abi.ON_WEBSOCKET_FRAME)
+        answer = encoded(decision, hook, version)
         if len(result) <= KEPT_BYTES and len(answer) <= KEPT_BYTES:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
@@ -221,7 +217,7 @@ class Agent(Answering):
 
     def _ask_body(
         self,
-        kind: EventKind,
+        hook: int,
         chunk: events.BodyChunk,
         version: int,
         deadline_ns: int,
@@ -230,8 +226,6 @@ class Agent(Answering):
         mends: bool,
     ) -> bytes | None:
         """`mends`: the proxy needs a mutation where the module has none (answers.for_response_body)."""
-        response = kind is EventKind.RESPONSE_BODY_CHUNK
-        hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
         if not self.module.hooks[hook]:
             return self._body_answer(hook, chunk, version, 0, mends, None)
         logged_ns = self._logged_ns(chunk.correlation_id, deadline_ns)

@@ -306,8 +306,7 @@ class Answering(ABC):
         chunk_index: int = 0,
     ) -> bytes:
         """A decision's answer, counted."""
-        is_frame = hook == abi.ON_WEBSOCKET_FRAME
-        answer = answers.encode(decision, version, chunk_index=chunk_index, is_frame=is_frame)
+        answer = encoded(decision, hook, version, chunk_index=chunk_index)
         return self._decided(decision, hook, version, correlation_id, answer)
 
     def _decided(
@@ -324,6 +323,12 @@ class Answering(ABC):
         """The event that is answered next was seen then."""
         if self.counts.recent is not None:
             self.counts.recent.seen_ns = seen_ns
+
+
+def encoded(decision: Decision, hook: int, version: int, *, chunk_index: int = 0) -> bytes:
+    """The answer to an event of this hook."""
+    is_frame = hook == abi.ON_WEBSOCKET_FRAME
+    return answers.encode(decision, version, chunk_index=chunk_index, is_frame=is_frame)
 
 
 def allow(hook: int, version: int) -> bytes:

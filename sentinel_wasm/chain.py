@@ -24,7 +24,7 @@ from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import MIB, START_MS
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import LATER
-from sentinel_wasm.link import Form, Link
+from sentinel_wasm.link import HOOK_OF_KIND, Form, Link
 from sentinel_wasm.matching import LeftOut, Matches
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import BodyChunk, Event, EventKind
@@ -34,15 +34,6 @@ from sentinel_wasm.shadow import Shadow
 _log = structlog.stdlib.get_logger("agent")
 
 _RESULTS_BYTES = MIB  # of all modules' results of an event: as one may have
-_HOOK_OF_KIND = {
-    EventKind.REQUEST_HEADERS: abi.ON_REQUEST_HEADERS,
-    EventKind.REQUEST_BODY_CHUNK: abi.ON_REQUEST_BODY,
-    EventKind.RESPONSE_HEADERS: abi.ON_RESPONSE_HEADERS,
-    EventKind.RESPONSE_BODY_CHUNK: abi.ON_RESPONSE_BODY,
-    EventKind.REQUEST_COMPLETE: abi.ON_REQUEST_COMPLETE,
-    EventKind.WEBSOCKET_FRAME: abi.ON_WEBSOCKET_FRAME,
-    EventKind.GUARDRAIL_INSPECT: abi.ON_GUARDRAIL,
-}
 
 
 class Chain(Answering):
@@ -107,14 +98,14 @@ class Chain(Answering):
         event = events.parse(kind, payload)
         if isinstance(event, events.Configure):
             return self._configure(event, version, deadline_ns, reply)
-        hook = _HOOK_OF_KIND[kind]
+        hook = HOOK_OF_KIND[kind]
         self._matches.look_at(event, payload)
         return self._walk(hook, event, version, deadline_ns, reply, mends=version == 2)
 
     def _answer_chunk(
         self, kind: EventKind, chunk: BodyChunk, deadline_ns: int, reply: Reply
     ) -> bytes | None:
-        return self._walk(_HOOK_OF_KIND[kind], chunk, 2, deadline_ns, reply, mends=False)
+        return self._walk(HOOK_OF_KIND[kind], chunk, 2, deadline_ns, reply, mends=False)
 
     def _walk(
         self, hook: int, event: Event, version: int, deadline_ns: int, reply: Reply, *, mends: bool

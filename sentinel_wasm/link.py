@@ -23,6 +23,7 @@ from sentinel_wasm.protocol import answers
 from sentinel_wasm.protocol.events import (
     BodyChunk,
     Event,
+    EventKind,
     GuardrailInspect,
     RequestComplete,
     RequestHeaders,
@@ -30,6 +31,17 @@ from sentinel_wasm.protocol.events import (
     WebSocketFrame,
 )
 from sentinel_wasm.settings import HeaderNames, HeaderValues, Settings
+
+HOOK_OF_KIND = {
+    EventKind.REQUEST_HEADERS: abi.ON_REQUEST_HEADERS,
+    EventKind.REQUEST_BODY_CHUNK: abi.ON_REQUEST_BODY,
+    EventKind.RESPONSE_HEADERS: abi.ON_RESPONSE_HEADERS,
+    EventKind.RESPONSE_BODY_CHUNK: abi.ON_RESPONSE_BODY,
+    EventKind.REQUEST_COMPLETE: abi.ON_REQUEST_COMPLETE,
+    EventKind.CONFIGURE: abi.ON_CONFIGURE,
+    EventKind.WEBSOCKET_FRAME: abi.ON_WEBSOCKET_FRAME,
+    EventKind.GUARDRAIL_INSPECT: abi.ON_GUARDRAIL,
+}
 
 Form = tuple[HeaderNames, HeaderValues]
 """How a module reads headers: modules of one form read an event as the same bytes."""
