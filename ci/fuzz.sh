@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 mutations=${NORMALISER_MUTATIONS:-1000000}
 [ -z "${FUZZ_SECONDS:-}$*" ] || mutations=${NORMALISER_MUTATIONS:-0}
-[ $# -gt 0 ] || set -- frames normaliser connection results guest_calls msgpack
+[ $# -gt 0 ] || set -- frames normaliser connection results guest_calls msgpack protobuf
 seconds=$((${FUZZ_SECONDS:-60} / $#))
 [ "$seconds" -gt 0 ] || seconds=1
 checks="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1 -UNDEBUG"

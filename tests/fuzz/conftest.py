@@ -14,5 +14,6 @@ from . import serving
 def modules_end() -> Iterator[None]:
     """At its end the interpreter may not free them, which the sanitizers call a leak."""
     yield
+    serving.agent.cache_clear()
     serving.module.cache_clear()
     gc.collect()

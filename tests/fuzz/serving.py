@@ -80,6 +80,13 @@ def module(text: str) -> Module:
 
 
 @functools.cache
+def agent(text: str) -> Agent:
+    """One that answers all that it can at once."""
+    settings = Settings(module=Path("fuzz.wasm"), pool_size=1, timeout_ms=PATIENT_MS, dispatch="inline")
+    return Agent(settings, module(text))
+
+
+@functools.cache
 def loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 

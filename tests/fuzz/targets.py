@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("frames", "normaliser", "connection", "results", "guest_calls", "msgpack")
+NAMES = ("frames", "normaliser", "connection", "results", "guest_calls", "msgpack", "protobuf")
 
 # Changes some bytes; the result may be as long as the limit.
 Change = Callable[[bytes, int], bytes]

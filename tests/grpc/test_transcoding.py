@@ -24,13 +24,13 @@ from sentinel_wasm.decision import (
     HeaderOp,
     Redirect,
 )
-from sentinel_wasm.errors import EventError
 from sentinel_wasm.grpc import agent_pb2 as pb
-from sentinel_wasm.grpc import events, reports
+from sentinel_wasm.grpc import reports
 from sentinel_wasm.grpc.answers import Answers, message_of
 from sentinel_wasm.protocol import answers, metrics_report
 
 from ..conftest import ROOT
+from ..fuzz.protobuf import plainly
 from .client import request_headers
 
 pytestmark = pytest.mark.parallel
@@ -65,16 +65,6 @@ RESPONSES = st.builds(
 )
 
 
-def plainly(data: bytes) -> events.Event | None:
-    """By protobuf's own library; None: it is no header event that can be answered."""
-    try:
-        message = events.parse(data, pb.ProxyToAgent)
-        name = message.WhichOneof("message")
-        return events.event_of(name, message) if name in ("request_headers", "response_headers") else None
-    except EventError:
-        return None
-
-
 @given(REQUESTS | RESPONSES)
 def test_both_ways_read_the_same(message: pb.ProxyToAgent) -> None:
     data = message.SerializeToString()
@@ -91,6 +81,15 @@ def test_both_ways_read_broken_bytes_the_same(data: bytes, draw: st.DataObject) 
     changed = changed[: draw.draw(st.integers(0, len(data)))] if draw.draw(st.booleans()) else changed
     found = header_event(bytes(changed))
     assert found is None or found == plainly(bytes(changed))
+
+
+def test_a_field_that_cannot_be_is_left_to_the_library() -> None:
+    """Which refuses the whole message: there is no field 0."""
+    metadata = pb.RequestMetadata(correlation_id="id").SerializeToString() + b"\x02\x01x"
+    event = b"\x0a" + bytes([len(metadata)]) + metadata
+    data = b"\x12" + bytes([len(event)]) + event
+    assert header_event(data) is None
+    assert plainly(data) is None
 
 
 @pytest.mark.parametrize("count", [1, 20, 128])
