@@ -24,7 +24,7 @@ from sentinel_wasm.agent import Agent
 from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.guest.engine import make_engine
 from sentinel_wasm.guest.module import Module
-from sentinel_wasm.guest.output import BYTES_A_SECOND, GuestOutput
+from sentinel_wasm.guest.output import BYTES_A_SECOND, LINES_A_SECOND, GuestOutput
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import encode_v1
 from sentinel_wasm.server.serving import Serving
@@ -389,6 +389,23 @@ def test_debug_lines_of_guests_that_nobody_sees_take_no_room(capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "a warning" in shown
     assert "debug" not in shown
+
+
+def test_to_say_what_was_left_out_makes_no_room_for_more(capsys: pytest.CaptureFixture[str]) -> None:
+    line = [(LOG + 3, b"a warning")]
+    while True:
+        output = GuestOutput()
+        second = int(time.monotonic())
+        for _ in range(LINES_A_SECOND + 1):
+            output.write(line, 0, "a")
+        output._say_in_time()  # as its timer does
+        for _ in range(LINES_A_SECOND):
+            output.write(line, 0, "a")
+        shown = capsys.readouterr().out
+        if int(time.monotonic()) == second:
+            break
+    assert shown.count("guest output left out") == 1
+    assert shown.count("a warning") == LINES_A_SECOND
 
 
 # --- nobody reads it

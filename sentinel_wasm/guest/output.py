@@ -89,7 +89,7 @@ class GuestOutput:
             self._second, self._lines_left, self._bytes_left = second, LINES_A_SECOND, BYTES_A_SECOND
 
     def _say_dropped(self) -> None:
-        self._lines_left -= 1
+        self._lines_left = max(self._lines_left - 1, 0)
         self._log.warning("guest output left out", lines=self._lines_dropped, bytes=self._bytes_dropped)
         self._lines_dropped = self._bytes_dropped = 0
 
