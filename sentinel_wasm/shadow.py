@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from sentinel_wasm.decision import ALLOW, Decision
-from sentinel_wasm.errors import ModuleError, Overload, TooLate
+from sentinel_wasm.errors import EventError, ModuleError, Overload, TooLate
 from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.limits import MIB
@@ -58,7 +58,10 @@ class Shadow:
         if pool.pending >= self.link.settings.queue_limit or self._queued_bytes > _QUEUED_BYTES:
             self.results["dropped"] += 1
             return
-        data = self.link.input(event)
+        try:
+            data = self.link.input(event)
+        except EventError:
+            return  # its headers are none, and no live module has read them
         self._queued_bytes += len(data)
         answered = partial(self._answered, hook, event, live, len(data))
         deadline_ns = time.monotonic_ns() + limit_ns

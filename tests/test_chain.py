@@ -554,6 +554,17 @@ def test_a_shadow_is_not_asked_once_its_agent_has_gone(start: Any) -> None:
     assert results_of(asked) == {}
 
 
+def test_a_shadow_is_not_asked_about_headers_that_are_none(start: Any) -> None:
+    """Which no live module reads, so that nobody has said it yet."""
+    asked = start(module(on_request_headers=ALLOWS), shadow(module(on_response_headers=ALLOWS)))
+    defects: list[Any] = []
+    asked.loop.set_exception_handler(lambda loop, context: defects.append(context))
+    assert asked.ask(RESPONSE, {**response(), "headers": {"server": "x"}})["decision"] == "allow"
+    asked.ask(RESPONSE, response())
+    assert until_compared(asked, 1) == {"same": 1}
+    assert defects == []
+
+
 def test_a_shadow_has_its_own_match(start: Any) -> None:
     asked = start(
         module(on_request_headers=ALLOWS),
