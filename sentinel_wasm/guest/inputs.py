@@ -87,7 +87,10 @@ class InputWriter:
             if name.startswith(":"):
                 continue
             form = self._names.get(name) or self._learn(name)
-            folded[form] = folded[form] + values if form in folded else values
+            if form in folded:
+                folded[form] += values
+            else:
+                folded[form] = values.copy()  # the event's own list stays as it is
         if self._list:
             return folded
         return {

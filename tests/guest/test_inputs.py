@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import re
 from typing import Any
 
@@ -168,6 +169,18 @@ def test_names_like_cookie_are_joined_with_a_comma(name: str) -> None:
 @pytest.mark.parametrize(("form", "name"), [("canonical", "X-A"), ("lower", "x-a")])
 def test_names_that_differ_only_in_case_become_one_in_order_of_arrival(form: HeaderNames, name: str) -> None:
     assert seen({"x-A": ["1", "2"], "X-a": ["3"], "x-a": ["4"]}, form) == {name: "1, 2, 3, 4"}
+
+
+def test_many_names_that_become_one_take_no_longer_than_others() -> None:
+    same = {"".join("aA"[int(bit)] for bit in f"{number:015b}"): ["1"] for number in range(30_000)}
+    others = {f"{number:015}": ["1"] for number in range(30_000)}
+
+    def seconds(headers: dict[str, list[str]]) -> float:
+        start = time.perf_counter()
+        InputWriter("canonical", "joined").fold(headers)
+        return time.perf_counter() - start
+
+    assert min(seconds(same) for _ in range(3)) < 8 * min(seconds(others) for _ in range(3))
 
 
 def test_cookies_that_differ_only_in_case_become_one() -> None:
