@@ -26,6 +26,8 @@ class Ends:
 
     def is_over(self, hook: int, *, refuses: bool, is_last: bool = True, event: bytes = b"") -> bool:
         """After an answer at this hook; `event` is what the module read, of headers."""
+        if hook == abi.ON_REQUEST_COMPLETE:
+            return True
         if refuses and hook in _REFUSING:
             return not self._waits_for_completion
         if hook < self.last_hook or hook == abi.ON_GUARDRAIL or not is_last:

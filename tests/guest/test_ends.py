@@ -71,6 +71,7 @@ def test_a_guardrail_may_be_asked_at_any_time() -> None:
         assert not of.is_over(hook, refuses=False)
     assert not of.is_over(ON_GUARDRAIL, refuses=True)
     assert of.is_over(ON_REQUEST_HEADERS, refuses=True)
+    assert of.is_over(ON_REQUEST_COMPLETE, refuses=False)
 
 
 def test_frames_alone_have_no_last_hook() -> None:
