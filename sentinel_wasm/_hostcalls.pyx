@@ -20,14 +20,12 @@ from sentinel_wasm._wasmtime cimport (
 cdef extern from "<sys/random.h>":
     int getentropy(void* buffer, size_t length) noexcept nogil
 
-# Channels of `take_output`; LOG + level for sentinel.log.
-STDOUT, STDERR, TRACE, LOG = 1, 2, 3, 16
-
 cdef enum:
+    # Of `take_output`.
     CHANNEL_STDOUT = 1
     CHANNEL_STDERR = 2
     CHANNEL_TRACE = 3
-    CHANNEL_LOG = 16
+    CHANNEL_LOG = 16            # and the level, for sentinel.log
 
     # WASI preview 1, errno.
     ERRNO_SUCCESS = 0
@@ -43,6 +41,8 @@ cdef enum:
     MAX_SUBSCRIPTIONS = 1024
     ENTROPY_BYTES = 256             # the most getentropy gives in one call
     ENTROPY_BETWEEN_CLOCKS = 65536
+
+STDOUT, STDERR, TRACE, LOG = CHANNEL_STDOUT, CHANNEL_STDERR, CHANNEL_TRACE, CHANNEL_LOG
 
 ctypedef struct View:
     char* base
@@ -183,7 +183,7 @@ cdef wasm_trap_t* random_get(
         values[0].i32 = ERRNO_FAULT
         return NULL
     while done < length:
-        if done % ENTROPY_BETWEEN_CLOCKS == 0 and monotonic_ns() > state.deadline_ns:
+        if done % ENTROPY_BETWEEN_CLOCKS == 0 and is_late(state):
             return end(state, ENDED_DEADLINE)
         step = <size_t>min(length - done, <uint64_t>ENTROPY_BYTES)
         if getentropy(view.base + pointer + done, step) != 0:

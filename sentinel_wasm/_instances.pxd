@@ -14,7 +14,6 @@ cdef enum:
     RESULT_BYTES = 1048576      # a longer result is refused before a buffer is made
 
 cdef enum Step:
-    STEP_NONE
     STEP_START
     STEP_INITIALIZE
     STEP_ALLOC

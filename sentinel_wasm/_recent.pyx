@@ -63,11 +63,7 @@ cdef class Recent:
         cdef Py_ssize_t length
         # From there on there is no header.
         cdef Py_ssize_t audit = max(answer.rfind(b'"audit":{'), 0)
-        try:
-            id.at = PyUnicode_AsUTF8AndSize(correlation_id, &length)
-        except UnicodeEncodeError:  # half a surrogate pair, as JSON may have it
-            self.add(hook, decision, status, version, ascii(correlation_id), answer)
-            return
+        id.at = PyUnicode_AsUTF8AndSize(correlation_id, &length)
         id.length = <size_t>length
         self.put(
             hook, decision, status, <uint32_t>version, &id, PyBytes_AS_STRING(answer) + audit,
