@@ -11,11 +11,6 @@ from sentinel_wasm._wasmtime cimport wasmtime_func_t, wasmtime_val_raw_t
 cdef enum:
     REQUEST_HEADERS = 0x10      # v2's types of the events that are normalised
     RESPONSE_HEADERS = 0x12
-    SLOW_NS = 2000000           # guests may hold the event loop so long in one turn,
-    SLOW_AGAIN_NS = 1000000000  # or longer if it does not happen again in this time,
-    TOO_SLOW_NS = 8000000       # but never so long
-    SAMPLE_NS = 1000000
-    QUICK_NS = 50000
 
 cdef class FrameBuffer:
     # The bytes between start and end are unread; those from end to capacity are lent out by __getbuffer__.

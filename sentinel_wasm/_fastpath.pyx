@@ -28,6 +28,11 @@ from sentinel_wasm._wasmtime cimport api, wasmtime_val_raw_t
 from sentinel_wasm.errors import FrameError
 
 cdef enum:
+    SLOW_NS = 2000000           # guests may hold the event loop so long in one turn,
+    SLOW_AGAIN_NS = 1000000000  # or longer if it does not happen again in this time,
+    TOO_SLOW_NS = 8000000       # but never so long
+    SAMPLE_NS = 1000000
+    QUICK_NS = 50000
     DEALLOC_NS = 10000000
     CALM_BYTES = 65536          # a connection's buffer when no large frame is under way
     MAX_V1 = 10485760           # agent-protocol.md, section 2

@@ -11,6 +11,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp
 
+from sentinel_wasm._fastpath cimport REQUEST_HEADERS, RESPONSE_HEADERS
 from sentinel_wasm._json cimport Cursor, Span, plain, put, puts
 from sentinel_wasm._metrics cimport count_written
 from sentinel_wasm._quick cimport Outgoing, QuickPath, release
@@ -30,10 +31,6 @@ cdef enum:
     TEXT = 2                    # or bytes, or a message
     REQUEST_HEADERS_FIELD = 2 << 3 | TEXT
     RESPONSE_HEADERS_FIELD = 4 << 3 | TEXT
-
-    # Types of frames.
-    REQUEST_HEADERS = 0x10
-    RESPONSE_HEADERS = 0x12
 
     FRAME = 160                 # what an event's JSON has beside its fields, and more
     HEADER_FRAME = 8            # and each of its headers
