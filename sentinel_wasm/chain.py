@@ -105,6 +105,7 @@ class Chain(Answering):
     def _answer_chunk(
         self, kind: EventKind, chunk: BodyChunk, deadline_ns: int, reply: Reply
     ) -> bytes | None:
+        self._matches.look_at(chunk)
         return self._walk(HOOK_OF_KIND[kind], chunk, 2, deadline_ns, reply, mends=False)
 
     def _walk(

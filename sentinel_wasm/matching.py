@@ -19,6 +19,8 @@ _KEPT_NS = 30_000_000_000
 LeftOut = OrderedDict[str, tuple[frozenset[str], int]]
 """By correlation id: the modules that a request is not for, and until when that is kept."""
 
+_NOBODY: tuple[frozenset[str], int] = frozenset(), 0
+
 
 class Matches:
     """What is decided at a request's headers holds for its later events, as long as their instances' pins do.
@@ -33,22 +35,26 @@ class Matches:
         self._is_by_request = any(match.is_by_request for match in self._matches.values())
 
     def takes(self, name: str, hook: int, event: Event) -> bool:
-        """Whether the module of this name is asked about an event, once `look_at` has seen its request."""
+        """Whether the module of this name is asked about an event, which `look_at` has seen."""
         hooks = self._matches[name].hooks
         if hooks and abi.HOOKS[hook] not in hooks:
             return False
         kept = self._left_out.get(event.correlation_id) if self._left_out else None
         return kept is None or name not in kept[0]
 
-    def look_at(self, event: Event, payload: Any) -> None:
-        """At a request's headers: which modules it is for. `payload` is what the event was read from."""
-        if not (self._is_by_request and isinstance(event, RequestHeaders)):
+    def look_at(self, event: Event, payload: Any = None) -> None:
+        """At a request's headers: which modules it is for; at its later events: that this still holds.
+
+        `payload` is what headers were read from.
+        """
+        if not self._is_by_request:
             return
-        route, paths = payload["metadata"].get("route_id"), _paths(event.uri)
-        left_out = frozenset(
-            name for name, match in self._matches.items() if not _takes_request(match, route, paths)
-        )
-        self.forget(event.correlation_id)
+        left_out, _ = self._left_out.pop(event.correlation_id, _NOBODY)
+        if isinstance(event, RequestHeaders):
+            route, paths = payload["metadata"].get("route_id"), _paths(event.uri)
+            left_out = frozenset(
+                name for name, match in self._matches.items() if not _takes_request(match, route, paths)
+            )
         now_ns = time.monotonic_ns()
         while self._left_out and (
             len(self._left_out) >= _KEPT or next(iter(self._left_out.values()))[1] <= now_ns

@@ -468,6 +468,20 @@ def test_what_a_request_matches_holds_for_its_response(start: Any) -> None:
     assert blocks("w")
 
 
+def test_what_a_request_matches_is_kept_from_its_last_event_on(start: Any) -> None:
+    """A WebSocket may be open for hours."""
+    hooks = {"on_request_headers": ALLOWS, "on_websocket_frame": ALLOWS}
+    asked = start(Part(module(**hooks), Match(routes=("api",))), module(**hooks))
+    for identity in ("id-1", "other"):
+        opening = routed("web", identity=identity)
+        asked.ask(REQUEST, {**opening, "headers": {"upgrade": ["websocket"]}})
+    _, until_ns = asked.chain.left_out["id-1"]
+    asked.ask(FRAME, frame())
+    assert list(asked.chain.left_out) == ["other", "id-1"]
+    assert asked.chain.left_out["id-1"][1] > until_ns
+    assert asked.decisions() == [0, 3]
+
+
 def test_what_is_kept_of_requests_is_bounded(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sentinel_wasm.matching._KEPT", 3)
     hooks = {"on_request_headers": ALLOWS, "on_response_headers": BLOCKS}
