@@ -12,7 +12,7 @@ from sentinel_wasm.protocol.events import BodyChunk, Event, Headers, RequestHead
 
 def joined(earlier: Decision, later: Decision) -> Decision:
     """The decision of a module that allows, and that of the next one. A body is replaced by who allows, or by
-    who does not.
+    who does not; and who does not says alone whether that is provisional.
 
     Raises ResultError where it changes more headers than one module may.
     """
@@ -35,7 +35,7 @@ def joined(earlier: Decision, later: Decision) -> Decision:
         {**earlier.routing_metadata, **later.routing_metadata},
         _last(earlier.request_body if allows else None, later.request_body),
         _last(earlier.response_body if allows else None, later.response_body),
-        earlier.needs_more or later.needs_more,
+        (allows and earlier.needs_more) or later.needs_more,
         _found(earlier.findings, later.findings),
     )
 

@@ -163,7 +163,7 @@ def test_the_first_that_does_not_allow_answers_and_ends_it(start: Any) -> None:
     assert answer["audit"]["rule_ids"] == ["r"]
     assert answer["audit"]["custom"] == {"correlation_id": "id-1"}
     assert answer["request_headers"] == [{"set": {"name": "A", "value": "1"}}]
-    assert answer["needs_more"] is True
+    assert answer["needs_more"] is False  # who blocks does not say so
     assert seen(log) == []
     assert asked.decisions() == [1, 1, 0]
     assert asked.chain.counts.decisions_by_hook[0] == [0, 1, 0, 0, 0, 0]
@@ -378,6 +378,8 @@ def test_what_is_said_of_a_request_adds_up() -> None:
         routing_metadata={"k": "2", "l": "1"},
         needs_more=True,
     )
+    assert merging.joined(second, first).needs_more
+    assert not merging.joined(first, Decision(Block(403))).needs_more  # the body cannot take it back
     assert merging.joined(ALLOW, second) is second
     assert merging.joined(first, ALLOW) is first
 
