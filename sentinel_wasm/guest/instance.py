@@ -76,16 +76,12 @@ class Instance:
         limit_ns = limit_ms * 1_000_000
         self.start(config, time.monotonic_ns() + limit_ns, limit_ns)
 
-    def call(self, hook: int, data: bytes, correlation_id: str, deadline_ns: int = 0) -> bytes | None:
-        """Call a hook that the module exports; None means that it has nothing to say.
-
-        `deadline_ns` (of time.monotonic_ns) is the event's; without one it has its time from now on. Raises
-        GuestFault, and ModuleError where the deadline has passed.
+    def call(self, hook: int, data: bytes, correlation_id: str) -> bytes | None:
+        """Call a hook that the module exports, which has an event's time from now on; None means that it has
+        nothing to say. Raises GuestFault.
         """
         try:
-            return self.guest.call(
-                hook, data, deadline_ns or time.monotonic_ns() + self._limit_ns, self._limit_ns
-            )
+            return self.guest.call(hook, data, time.monotonic_ns() + self._limit_ns, self._limit_ns)
         finally:
             if self.guest.has_output:
                 self.log_output(correlation_id)

@@ -65,7 +65,7 @@ def test_dealloc_that_spins_costs_the_instance_not_the_result(start: Start) -> N
 def test_event_whose_time_is_over_does_not_reach_the_module(start: Start) -> None:
     instance = start(wat.module(wat.hook("unreachable")))
     with pytest.raises(ModuleError, match="deadline of 40 ms exceeded before the module was asked"):
-        instance.call(ON_REQUEST_HEADERS, b"{}", "id", time.monotonic_ns() - 1)
+        instance.guest.call(ON_REQUEST_HEADERS, b"{}", time.monotonic_ns() - 1, 40_000_000)
     assert instance.usable
 
 
