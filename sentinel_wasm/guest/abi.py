@@ -80,16 +80,7 @@ Ops = tuple[list[HeaderOp], list[HeaderOp]]
 
 def parse_result(data: bytes, hook: int) -> Decision:
     """The decision in a hook's result; raises ResultError where the ABI's table is broken."""
-    try:
-        result = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            raise ResultError(f"result of {HOOKS[hook]} is not UTF-8") from None
-        raise ResultError(f"result of {HOOKS[hook]} is not JSON: {error}") from None
-    if type(result) is not dict:
-        raise ResultError(f"result of {HOOKS[hook]} is {fields.kind(result)}, expected an object")
+    result = _object(data, hook)
     try:
         return _DECISIONS.get(hook, _decision)(result)
     except ResultError as error:
@@ -105,14 +96,23 @@ def parse_configured(data: bytes | None) -> str | None:
     """What `on_configure` returned: None where it accepts, else its `error`. Raises ResultError."""
     if data is None:
         return None
+    refused = _object(data, ON_CONFIGURE).get("error")
+    return None if refused is None else fields.string("error", refused)
+
+
+def _object(data: bytes, hook: int) -> dict[str, Any]:
+    """A hook's result as JSON has it. Raises ResultError."""
     try:
         result = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise ResultError(f"result of on_configure is not JSON: {error}") from None
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            raise ResultError(f"result of {HOOKS[hook]} is not UTF-8") from None
+        raise ResultError(f"result of {HOOKS[hook]} is not JSON: {error}") from None
     if type(result) is not dict:
-        raise ResultError(f"result of on_configure is {fields.kind(result)}, expected an object")
-    refused = result.get("error")
-    return None if refused is None else fields.string("error", refused)
+        raise ResultError(f"result of {HOOKS[hook]} is {fields.kind(result)}, expected an object")
+    return result
 
 
 def _decision(result: dict[str, Any]) -> Decision:
