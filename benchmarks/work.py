@@ -84,7 +84,7 @@ def headers(count: int) -> dict[str, list[str]]:
     return {
         f"{name}{f'-{n}' if n else ''}": [value]
         for n in range(4)
-        for name, value in _HEADERS[: count - 10 * n]
+        for name, value in _HEADERS[: max(count - 10 * n, 0)]
     }
 
 
