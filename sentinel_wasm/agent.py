@@ -61,6 +61,7 @@ class Agent(Answering):
             link.ends.last_hook,
             self._kept,
             self.counts,
+            settings.echo_response_bodies,
         )
         self._configure_by = self.configure_module
         self.set_debug(False)
@@ -94,6 +95,16 @@ class Agent(Answering):
             return self._result_answer(hook, correlation_id, version, outcome, event)
         except Exception as defect:
             return self._answer_defect(defect, hook, version, correlation_id)
+
+    def chunk_answer(self, frame_type: int, payload: bytes, outcome: bytes | ModuleError) -> bytes:
+        """The same, of a body chunk over v2."""
+        kind = events.EVENT_TYPES[frame_type]
+        hook, chunk = HOOK_OF_KIND[kind], events.parse(kind, events.loads(payload))
+        assert isinstance(chunk, events.BodyChunk)
+        try:
+            return self._body_answer(hook, chunk, 2, 0, True, outcome)
+        except Exception as defect:
+            return self._answer_defect(defect, hook, 2, chunk.correlation_id)
 
     def over(self, hook: int, blocks: bool, correlation_id: str, event: bytes) -> None:
         """An answer without a failure that may be the last for its request."""

@@ -89,6 +89,11 @@ def test_the_plots_are_svg(measured: tuple[str, Path]) -> None:
         assert all(title in text for title in ("floor (C, no guest)", "sentinel-wasm"))
 
 
+@pytest.mark.parametrize("count", work.SIZES)
+def test_events_have_as_many_headers_as_they_are_said_to(count: int) -> None:
+    assert len(work.headers(count)) == count
+
+
 def test_no_two_results_of_the_distinct_module_are_the_same(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
