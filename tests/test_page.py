@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -412,8 +413,10 @@ def test_with_workers_the_page_has_the_events_of_all(start_agent: StartAgent) ->
         assert status["errors"]["event"]["correlation_id"] == "broken-1"
         assert status["metrics"]['sentinel_wasm_events_total{hook="on_request_headers"}'] == 581
     assert tried(agent, uri="/../x")["steps"][0]["decision"] == "block"
-    # One that does not answer costs a second.
-    stopped = pid_of(agent, 1)
+    # One that does not answer costs a second, as does one that has no descriptor left for the question.
+    stopped, full = pid_of(agent, 1), pid_of(agent, 2)
+    limits = resource.prlimit(full, resource.RLIMIT_NOFILE)
+    resource.prlimit(full, resource.RLIMIT_NOFILE, (3, limits[1]))
     os.kill(stopped, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -421,3 +424,13 @@ def test_with_workers_the_page_has_the_events_of_all(start_agent: StartAgent) ->
         assert time.monotonic() - began < 5
     finally:
         os.kill(stopped, signal.SIGCONT)
+        resource.prlimit(full, resource.RLIMIT_NOFILE, limits)
+    with agent.v2() as one, agent.v2() as other:
+        for client in (one, other):
+            client.ask(EventKind.REQUEST_HEADERS, request_headers("afterwards"))
+        last = asked(agent, "/events")["events"][-2:]
+        assert {(event["worker"], event["correlation_id"]) for event in last} == {
+            (1, "afterwards"),
+            (2, "afterwards"),
+        }
+    assert "Traceback" not in agent.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
@@ -15,14 +16,16 @@ _OWN = Path("/proc/self")
 
 
 def samples() -> Samples:
-    """What adds up over processes."""
-    return {
+    """What adds up over processes; without what takes a descriptor to see, where none is left."""
+    found: Samples = {
         "process_cpu_seconds_total": time.process_time(),
-        "process_resident_memory_bytes": int((_OWN / "statm").read_text().split()[1])
-        * os.sysconf("SC_PAGESIZE"),
-        "process_open_fds": _open_descriptors(),
         "process_max_fds": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     }
+    with contextlib.suppress(OSError):
+        found["process_open_fds"] = _open_descriptors()
+        pages = int((_OWN / "statm").read_text().split()[1])
+        found["process_resident_memory_bytes"] = pages * os.sysconf("SC_PAGESIZE")
+    return found
 
 
 def start() -> Samples:
