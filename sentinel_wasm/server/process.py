@@ -15,6 +15,7 @@ from typing import Any
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import channel, events, handover
+from sentinel_wasm.server.child import ending
 from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.settings import Wanted
@@ -221,9 +222,7 @@ class Process:
         self._has_given(everything=True)  # as far as it had any
         self._reloaded("it has ended")
         status = self._process.wait()
-        if self.failure:
-            return self.failure
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return self.failure or ending(status)
 
     def _close(self) -> None:
         self._orders.close()

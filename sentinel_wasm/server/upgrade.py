@@ -22,6 +22,7 @@ from sentinel_wasm import __version__
 from sentinel_wasm.errors import SocketError, UserError
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, handover, systemd
+from sentinel_wasm.server.child import ending
 from sentinel_wasm.server.peer import peer_of
 from sentinel_wasm.server.sockets import Sockets, control_path
 from sentinel_wasm.settings import Settings
@@ -276,7 +277,6 @@ class Upgrade:
         self._loop.remove_reader(watched)
         os.close(watched)
         self._is_in_time()
-        status = self._next.wait()
+        how = ending(self._next.wait())
         self._next = None
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         _log.error("the new process ended, this one goes on", reason=how)
