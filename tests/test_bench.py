@@ -197,6 +197,11 @@ def test_a_configuration_reaches_the_module(tmp_path: Path) -> None:
     done = run("bench", RUST, "--module-config", config, *BRIEF)
     assert done.returncode == 2
     assert "--module-config has a null" in done.stderr
+    for depth in (250, 900):
+        config.write_text('{"a":' * depth + "1" + "}" * depth)
+        done = run("bench", RUST, "--module-config", config, *BRIEF)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "--module-config is nested too deeply" in done.stderr
 
 
 def test_an_agent_that_runs_is_measured(start_agent: StartAgent) -> None:
