@@ -20,7 +20,7 @@ from sentinel_wasm.server import usage
 _ENTRY = struct.Struct("=QqqIHHHBB4x64s344s")
 _ID_BYTES = 64
 _AUDIT = b'"audit":{'
-_KEPT = 512
+_KEPT = 512  # of all workers; each keeps as many (_recent)
 _AT_ONCE = 64  # some 0.2 ms of the event loop's time
 
 Event = dict[str, Any]

@@ -8,7 +8,8 @@ import html
 from pathlib import Path
 
 _PLACE = Path(__file__).parent
-_COMMON = "default-src 'none'; frame-ancestors 'none'"
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+"""The Content-Security-Policy of what loads nothing at all."""
 
 
 def make(token: str) -> tuple[bytes, str]:
@@ -17,7 +18,7 @@ def make(token: str) -> tuple[bytes, str]:
     for place, text in (("/*style*/", style), ("/*script*/", script), ("(token)", html.escape(token))):
         document = document.replace(place, text, 1)
     policy = (
-        f"{_COMMON}; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; connect-src 'self';"
+        f"{NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
     return document.encode(), policy
