@@ -10,6 +10,8 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -96,6 +98,14 @@ def test_every_answer_is_for_this_page_alone(path: bytes) -> None:
         b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
     ):
         assert field in head
+
+
+def test_the_page_is_the_same_in_every_locale() -> None:
+    program = "import sys; from sentinel_wasm.server import page; sys.stdout.buffer.write(page.make('')[0])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == page.make("")[0]
 
 
 def test_each_start_has_its_own_token() -> None:

@@ -37,7 +37,7 @@ def start() -> Samples:
 def started() -> float:
     """The same in seconds since 1970, and the same each time, though the clock is set."""
     # The program's name, in parentheses, may have anything in it; proc(5) counts from 1.
-    behind_name = (_OWN / "stat").read_text().rpartition(")")[2].split()
+    behind_name = (_OWN / "stat").read_bytes().rpartition(b")")[2].split()
     began_s = int(behind_name[22 - 3]) / os.sysconf("SC_CLK_TCK")
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + began_s
 

@@ -14,7 +14,9 @@ NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 def make(token: str) -> tuple[bytes, str]:
     """The document, with this token for its POSTs in it, and its Content-Security-Policy."""
-    style, script, document = ((_PLACE / name).read_text() for name in ("page.css", "page.js", "index.html"))
+    style, script, document = (
+        (_PLACE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "index.html")
+    )
     for place, text in (("/*style*/", style), ("/*script*/", script), ("(token)", html.escape(token))):
         document = document.replace(place, text, 1)
     policy = (
