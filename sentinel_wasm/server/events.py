@@ -60,6 +60,12 @@ def read(entries: bytes) -> Iterator[Event]:
         }
 
 
+def behind(entries: bytes, number: int) -> bytes:
+    """Of the entries that `Recent.since` gives, those behind this number."""
+    new_bytes = (last_number(entries) - number) * _ENTRY.size if entries else 0
+    return entries[-new_bytes:] if new_bytes > 0 else b""
+
+
 def last_number(entries: bytes) -> int:
     """Of the events that `Recent.since` gives, of which there is one at least."""
     number: int = _ENTRY.unpack_from(entries, len(entries) - _ENTRY.size)[0]

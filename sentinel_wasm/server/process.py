@@ -199,7 +199,8 @@ class Process:
             gives.set_result(everything)
 
     def _take_entries_in(self, entries: bytes) -> None:
-        if entries:
+        # Some may have come already: where it is late, it is asked for the same again.
+        if entries := events.behind(entries, self._last):
             self._entries.append(entries)
             self._last = events.last_number(entries)
 
