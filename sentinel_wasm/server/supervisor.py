@@ -43,8 +43,8 @@ def run(wanted: Wanted, source: Source) -> None:
     """Serve until SIGTERM or SIGINT; `source` is where `wanted` came from. Raises UserError where a worker or
     the socket cannot be made.
     """
-    # Until they mean something, they are not to kill.
-    for number in (signal.SIGHUP, signal.SIGUSR2):
+    # They may come before anything listens to them, and would end the process.
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     # Not uvloop: a few connections a second need none.
     asyncio.run(_supervise(wanted, source))
