@@ -192,6 +192,21 @@ def test_a_stale_socket_is_replaced(start_agent: StartAgent, build_wat: BuildWat
         assert client.ask(EventKind.REQUEST_HEADERS, request_headers("a"))["decision"] == "allow"
 
 
+def test_a_stale_socket_that_is_not_ours_to_remove_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unlink is made to refuse, as in another user's folder: root, which may run the tests, removes all."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "s"))
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(SocketError, match="left there cannot be removed: Operation not permitted"):
+        listener.listen(tmp_path / "s")
+
+
 def test_a_file_that_is_no_socket_is_left_untouched(build_wat: BuildWat, tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")

@@ -152,6 +152,8 @@ def free_port() -> int:
         ({"workers": 2}, "no option workers; there are pool_size, "),
         ({"pool_size": 0}, "pool_size is 0, expected a whole number from 1 to 256"),
         ({"admin": "9100"}, "admin is '9100', expected host:port"),
+        ({"cache_dir": Path("/x")}, "cache_dir is of type PosixPath, expected a path in quotes"),
+        ({"connect": ["p"], "connect_token_file": "none"}, "cannot read the token of --connect in none"),
         ({"sha256": "0" * 64}, "its SHA-256 digest is "),
     ],
     ids=str,

@@ -8,7 +8,10 @@ import hashlib
 import http.client
 import os
 import re
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -95,6 +98,14 @@ def test_every_answer_is_for_this_page_alone(path: bytes) -> None:
         b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
     ):
         assert field in head
+
+
+def test_the_page_is_the_same_in_every_locale() -> None:
+    program = "import sys; from sentinel_wasm.server import page; sys.stdout.buffer.write(page.make('')[0])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == page.make("")[0]
 
 
 def test_each_start_has_its_own_token() -> None:
@@ -411,13 +422,31 @@ def test_with_workers_the_page_has_the_events_of_all(start_agent: StartAgent) ->
         assert len(status["modules"]) == 1
         assert status["errors"]["event"]["correlation_id"] == "broken-1"
         assert status["metrics"]['sentinel_wasm_events_total{hook="on_request_headers"}'] == 581
-    assert tried(agent, uri="/../x")["steps"][0]["decision"] == "block"
-    # One that does not answer costs a second.
-    stopped = pid_of(agent, 1)
-    os.kill(stopped, signal.SIGSTOP)
-    try:
-        began = time.monotonic()
-        assert len(asked(agent, "/status.json")["workers"]) == 2
-        assert time.monotonic() - began < 5
-    finally:
-        os.kill(stopped, signal.SIGCONT)
+        assert tried(agent, uri="/../x")["steps"][0]["decision"] == "block"
+        # One that does not answer costs a second, as does one that has no descriptor left for the question.
+        one.ask(EventKind.REQUEST_HEADERS, request_headers("before"))
+        stopped, full = pid_of(agent, 1), pid_of(agent, 2)
+        limits = resource.prlimit(full, resource.RLIMIT_NOFILE)
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            for _ in range(2):
+                began = time.monotonic()
+                assert len(asked(agent, "/status.json")["workers"]) == 2
+                assert time.monotonic() - began < 5
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+            resource.prlimit(full, resource.RLIMIT_NOFILE, limits)
+        # Then each event is there once, however often it was asked for.
+        for client in (one, other):
+            client.ask(EventKind.REQUEST_HEADERS, request_headers("afterwards"))
+        once = [(1, "afterwards"), (1, "before"), (2, "afterwards")]
+        shown: list[tuple[int, str]] = []
+        for _ in range(50):
+            events = asked(agent, "/events")["events"]
+            shown = [(event["worker"], event["correlation_id"]) for event in events]
+            if all(event in shown for event in once):
+                break
+            time.sleep(0.1)
+        assert sorted(event for event in shown if event[1] in ("before", "afterwards")) == once
+    assert "Traceback" not in agent.log

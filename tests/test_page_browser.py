@@ -203,6 +203,18 @@ def test_it_stops_while_paused_or_hidden(page: Page, agent: RunningAgent) -> Non
         page.until(partial(page.has_asked_more, before))
 
 
+def test_two_looks_at_once_show_an_event_once(page: Page, agent: RunningAgent) -> None:
+    """As a pause makes them that ends while the agent is still answering."""
+    page.until(lambda: page.text("#state") == "ready")
+    page.run("document.getElementById('pause').click()")
+    send(agent, ("ALLOW", "only-once"))
+    page.run("document.getElementById('pause').click(); poll()")
+    page.until(lambda: any("only-once" in row for row in page.rows()))
+    before = page.run("return history.length")
+    page.until(lambda: page.run("return history.length") > before)
+    assert page.run("return new Set(events.map((event) => event.number)).size - events.length") == 0
+
+
 def hidden(value: str) -> str:
     """Headless, no tab is ever hidden: this says that it is."""
     return (

@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import orjson
 import pytest
@@ -274,6 +274,21 @@ def test_watch_notes_files_before_they_are_read(tmp_path: Path) -> None:
     files = Files(path)
     put(path, b"two")
     assert [files.have_changed() for _ in range(2)] == [False, True]
+
+
+def test_files_may_be_noted_while_watch_looks(tmp_path: Path) -> None:
+    """A reload notes them on the event loop, and watch looks in another thread."""
+    noted = iter(range(10))
+
+    class Noting(PosixPath):
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            if files is not None:
+                files.note(tmp_path / str(next(noted)))
+            return super().stat(follow_symlinks=follow_symlinks)
+
+    files: Files | None = None
+    files = Files(Noting(tmp_path / "one"), Noting(tmp_path / "two"))
+    assert not files.have_changed()
 
 
 # --- --workers

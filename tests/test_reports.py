@@ -171,6 +171,14 @@ def test_a_workers_numbers_are_told_from_those_of_others() -> None:
     assert report["counters"][0]["labels"]["kind"] == "trap"
 
 
+def test_each_module_of_several_has_histograms_of_its_own() -> None:
+    samples = {
+        **metrics.histogram("queue_wait_seconds", (500,), ((1, 2), 5), module="one"),
+        **metrics.histogram("queue_wait_seconds", (500,), ((3, 4), 6), module="two"),
+    }
+    assert samples_of(metrics_report.report(samples, 1, 2)) == samples
+
+
 def test_of_a_proxys_connections_one_gets_the_report(tmp_path: Path) -> None:
     async def talk() -> None:
         async with running(tmp_path, every=0.1) as agent:

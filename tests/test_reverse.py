@@ -337,9 +337,16 @@ def test_a_file_that_is_no_token_ends_the_start(tmp_path: Path, text: bytes, mod
 
 def test_a_missing_token_or_one_that_is_no_file_ends_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
-    for name, reason in (("missing", "No such file"), ("fifo", "is not a file")):
+    (tmp_path / "folder").mkdir()
+    before = os.listdir("/proc/self/fd")
+    for name, reason in (
+        ("missing", "No such file"),
+        ("fifo", "is not a file"),
+        ("folder", "Is a directory"),
+    ):
         with pytest.raises(UserError, match=reason):
             Keeping(tmp_path / "p", token_file=tmp_path / name)
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
 
 
 def test_the_agent_says_so_in_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -35,7 +36,7 @@ from sentinel_wasm.settings import Settings
 
 from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
 from .scraping import LOCAL, Scraped, address
-from .test_workers import until
+from .test_workers import children, until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, Stream, Upgrading, asked, frame_v1, frame_v2, is_blocked, lines
 from .wat import quoted
 
@@ -129,6 +130,18 @@ def test_workers_hand_over_and_their_number_may_change(start_agent: StartAgent, 
             client.close()
         stream.close()
         assert stream.answered > 64
+        # Workers that have no descriptor left for the order drain what they have, and are not waited for.
+        with agent.v2() as last:
+            last.ask(EventKind.REQUEST_HEADERS, asked("last"))
+            for worker in children(upgrading.pid):
+                limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+                resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limits[1]))
+            began = time.monotonic()
+            assert upgrading.upgrade()["connections"] == 0
+            assert time.monotonic() - began < 20
+            assert orjson.loads(last.receive()) == {"state": 3}
+            with pytest.raises(ConnectionError):
+                last.receive()
 
 
 def test_more_connections_than_a_message_has_descriptors(start_agent: StartAgent) -> None:

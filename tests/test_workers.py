@@ -210,10 +210,11 @@ def test_connections_wait_while_there_is_no_worker(start_agent: StartAgent) -> N
 
 def test_a_worker_that_dies_again_at_once_is_replaced_after_a_pause(start_agent: StartAgent) -> None:
     agent = start_agent(C_EXAMPLE, "--workers", "2")
-    for deaths in (1, 2):
-        os.kill(pid_of(agent, 2), signal.SIGKILL)
+    for deaths, number in ((1, signal.SIGKILL), (2, signal.SIGRTMIN + 1)):  # the second has no name
+        os.kill(pid_of(agent, 2), number)
         until(lambda deaths=deaths: starts_of(agent, 2) == deaths + 1)  # type: ignore[misc]
-    assert [line["next_in_s"] for line in agent.lines("worker died")] == [0.0, 1.0]
+    died = [(line["reason"], line["next_in_s"]) for line in agent.lines("worker died")]
+    assert died == [("killed by SIGKILL", 0.0), (f"killed by signal {signal.SIGRTMIN + 1}", 1.0)]
 
 
 def test_a_worker_that_dies_starts_again_with_the_module_of_the_others(

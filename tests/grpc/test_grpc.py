@@ -133,12 +133,14 @@ def test_what_is_dropped_is_counted_and_said_once(client: Client, served: Served
 
 
 NO_ID = request_headers("")
+DEEP = pb.ProxyToAgent(configure=pb.ConfigureEvent(config_json="[" * 300 + "]" * 300))
 BROKEN = {
     "not a ProxyToAgent: broken protobuf": b"\xff\xff",
     "the message is none of those that ProxyToAgent has": b"\x62\x00",
     "request_headers has no correlation_id": NO_ID.SerializeToString(),
     "request_body_chunk has no correlation_id": b"\x1a\x00",
     "config_json is not JSON": b"\x52\x03\x0a\x01{",
+    "config_json cannot be passed on: Recursion limit": DEEP.SerializeToString(),
 }
 
 
