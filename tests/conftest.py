@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import pytest
 import wasmtime
+from hypothesis import HealthCheck, settings
 
 from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
@@ -24,6 +25,10 @@ from .warm import AGENT, FORGE, WarmProcess
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+
+# Others use the machine too: no example of hypothesis has a time limit.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 # A machine under load must not make an event late: what tests lateness says how late.

@@ -145,7 +145,7 @@ def keeping() -> Agent:
 
 
 @given(asked=st.lists(st.tuples(results, st.one_of(st.sampled_from(IDS), short)), min_size=1, max_size=4))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_result_has_the_same_answer_kept_or_not(keeping: Agent, asked: list[tuple[Any, str]]) -> None:
     agent = keeping
     for result, identity in asked:

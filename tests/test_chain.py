@@ -11,7 +11,6 @@ from typing import Any, get_args
 import orjson
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -352,7 +351,6 @@ def sorted_by_name(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 @given(headers=HEADERS, modules=st.lists(OPS, max_size=4))
-@hypothesis_settings(deadline=None)
 def test_the_changes_of_a_chain_are_those_of_one_module_after_the_other(
     headers: Headers, modules: list[tuple[HeaderOp, ...]]
 ) -> None:

@@ -145,7 +145,6 @@ STREAMS = [captured(1), captured(2)]
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
 def test_how_bytes_are_cut_changes_nothing(data: st.DataObject) -> None:
     stream = data.draw(st.sampled_from(STREAMS))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
@@ -162,7 +161,7 @@ def test_how_bytes_are_cut_changes_nothing(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_both_ways_leave_lines_that_can_be_read(data: st.DataObject) -> None:
     stream = bytearray(data.draw(st.sampled_from(STREAMS)))
     for at, byte in data.draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=20)):
@@ -277,7 +276,7 @@ def test_another_file_is_no_recording(tmp_path: Path, content: bytes) -> None:
 
 
 @given(st.binary(max_size=8), st.integers(0, len(GOOD)), st.integers(0, 8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_change_of_a_line_is_read_or_refused(put: bytes, at: int, taken: int) -> None:
     with contextlib.suppress(ValueError):
         assert traffic.parsed(GOOD[:at] + put + GOOD[at + taken :]).event
