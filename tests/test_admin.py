@@ -167,7 +167,7 @@ def test_a_request_that_comes_in_pieces_is_answered() -> None:
         for byte in get(b"/healthz"):
             writer.write(bytes([byte]))
             await writer.drain()
-        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200")
         writer.close()
 
     served(talk)

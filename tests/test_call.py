@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ def test_it_asks_again_when_the_module_changes(tmp_path: Path, build_wat: BuildW
     command = [sys.executable, "-m", "sentinel_wasm.cli.toolkit", "call"]
     command += [str(module), "http://a/", "--json", "--watch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        patience = threading.Timer(60, watching.kill)  # what is read ends then
+        patience.start()
         try:
             assert watching.stdout is not None
             assert watching.stderr is not None
@@ -265,6 +268,7 @@ def test_it_asks_again_when_the_module_changes(tmp_path: Path, build_wat: BuildW
             rest = watching.communicate(timeout=20)
             assert (watching.returncode, *rest) == (0, b"", b"")
         finally:
+            patience.cancel()
             watching.kill()
 
 

@@ -89,8 +89,10 @@ def read_until(descriptor: int, text: bytes) -> bytes:
     shown = b""
     end = time.monotonic() + 30
     while text not in shown:
-        assert time.monotonic() < end, shown
-        shown += os.read(descriptor, 4096)
+        assert select.select([descriptor], [], [], max(0, end - time.monotonic()))[0], shown
+        data = os.read(descriptor, 4096)
+        assert data, shown
+        shown += data
     return shown
 
 

@@ -97,7 +97,9 @@ def test_events_in_flight_and_new_connections_over_two_upgrades(
         node = inode(agent.socket)
         for turn in range(2):
             upgrading.begin()
+            end = time.monotonic() + 60
             while len(lines(agent, "taken over")) == turn:
+                assert time.monotonic() < end, agent.log
                 # Connections come at any moment of it.
                 with agent.v2() as new, agent.v1() as fresh:
                     for client in (new, fresh, old):

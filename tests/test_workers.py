@@ -172,7 +172,9 @@ def test_a_killed_worker_is_replaced_and_costs_its_own_connections_only(start_ag
         os.kill(pid_of(agent, 1), signal.SIGKILL)
         with pytest.raises(ConnectionError):
             lost.receive()
+        end = time.monotonic() + PATIENCE_S
         while starts_of(agent, 1) < 2:
+            assert time.monotonic() < end, agent.log
             # Meanwhile the other one serves: what it had, and what comes.
             assert worker_of(agent, kept) == 2
             with agent.v1() as new:

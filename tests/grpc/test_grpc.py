@@ -210,5 +210,6 @@ def test_the_health_service(client: Client, service: str) -> None:
 
 def test_the_health_of_a_service_that_is_not_there(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as raised:
-        health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(service="x"))
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        stub.Check(health_pb2.HealthCheckRequest(service="x"), timeout=PATIENCE_S)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND

@@ -16,7 +16,7 @@ from ..e2e.proxy import free_port
 from ..test_workers import until
 from ..upgrading import Upgrading
 from ..wat import module
-from .client import PATIENCE_S, Client, request_headers
+from .client import PATIENCE_S, STREAM_S, Client, request_headers
 
 pytestmark = pytest.mark.parallel
 
@@ -29,7 +29,8 @@ def test_a_signal_ends_the_agent_when_all_is_answered(start_agent: StartAgent, b
     agent = start_agent(build_wat(slow_or_denies()), "--grpc", f":{port}", "--dispatch", "threads")
     with Client(port) as client:
         stream, idle = client.stream(), client.stream()
-        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())
+        health = health_pb2_grpc.HealthStub(client.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=STREAM_S)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         stream.say(request_headers("last", "/slow"))
         stream.ask(request_headers("before"))

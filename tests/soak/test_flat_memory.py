@@ -54,7 +54,9 @@ def exchange(client: ClientV2, data: bytes, answer_bytes: int) -> None:
     client.send(data)
     missing = BATCH * answer_bytes
     while missing:
-        missing -= len(client.sock.recv(min(missing, MIB)))
+        answers = client.sock.recv(min(missing, MIB))
+        assert answers, "the agent closed the connection"
+        missing -= len(answers)
 
 
 @pytest.mark.parametrize("isolation", ["pooled", "request"])
