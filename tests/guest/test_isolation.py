@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -145,7 +146,7 @@ def test_failure_costs_the_request_its_instance_only(fill: Fill, dispatch: Dispa
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_start_that_fails_is_a_module_error(fill: Fill, dispatch: Dispatch) -> None:
-    """The first instance starts, later ones do not: the start function sees a random bit at some time."""
+    """The first instance starts, later ones do not: the start function draws a random number."""
     fails_at_times = wat.module(
         wat.hook(COUNTS),
         """(func $start
@@ -154,10 +155,7 @@ def test_start_that_fails_is_a_module_error(fill: Fill, dispatch: Dispatch) -> N
         (start $start)""",
         imports=wat.imported(f"{wat.WASI}.random_get", "i32 i32", "i32"),
     )
-    try:
-        asked = fill(fails_at_times, dispatch=dispatch)
-    except ModuleLoadError:
-        return
+    asked = started_at_last(fill, fails_at_times, dispatch)
     reasons = []
     for number in range(300):
         try:
@@ -166,6 +164,14 @@ def test_start_that_fails_is_a_module_error(fill: Fill, dispatch: Dispatch) -> N
             reasons.append(str(error))
     assert reasons
     assert set(reasons) == {"trap: unreachable in the start function"}
+
+
+def started_at_last(fill: Fill, text: str, dispatch: Dispatch) -> Asked:
+    """One try in sixteen fails at the first instance."""
+    for _ in range(20):
+        with contextlib.suppress(ModuleLoadError):
+            return fill(text, dispatch=dispatch)
+    raise AssertionError("it never starts")
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)

@@ -85,7 +85,7 @@ def test_start_that_spins_is_one_clear_error(load: Load, extra: str, where: str)
 def test_deadline_is_an_answer_and_the_next_event_is_healthy(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
-    """Traps for the first: a fresh instance, which spins at nothing, answers the second."""
+    """It spins at the first, a POST, which costs the instance; a fresh one answers the second."""
     text = wat.module(
         wat.hook(
             f"(if (i32.eq (i32.load8_u offset=11 (local.get $p)) (i32.const 80)) (then {SPIN})) (i64.const 0)"
