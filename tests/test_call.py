@@ -100,13 +100,13 @@ def test_a_block_ends_it_and_people_can_read_it() -> None:
 
 
 def test_a_module_that_fails_is_exit_status_1(build_wat: BuildWat) -> None:
-    path = build_wat(TRAPS)
-    done = run("call", path, "http://a/")
+    call = ("call", build_wat(TRAPS), "http://a/", *PATIENT)
+    done = run(*call)
     assert done.returncode == 1
     assert "failed    trap: " in done.stdout
     assert "decision  block; status 500; tags wasm-error" in done.stdout
-    assert "fail-open" in run("call", path, "http://a/", "--fail-open").stdout
-    (line,) = run("call", path, "http://a/", "--json").stdout.splitlines()
+    assert "fail-open" in run(*call, "--fail-open").stdout
+    (line,) = run(*call, "--json").stdout.splitlines()
     assert orjson.loads(line)["error"]["kind"] == "trap"
 
 
@@ -119,7 +119,7 @@ def test_a_hook_that_is_not_there_is_said(build_wat: BuildWat) -> None:
 def test_what_a_module_says_does_not_reach_the_terminal(build_wat: BuildWat) -> None:
     result = b'{"decision":"allow","tags":["\\u001b[31m"]}'
     says = wat.module(wat.data(wat.RESULT, result), wat.hook(wat.returns(wat.RESULT, len(result))))
-    done = run("call", build_wat(says), "http://a/\x1b[31m")
+    done = run("call", build_wat(says), "http://a/\x1b[31m", *PATIENT)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert "tags \\x1b[31m" in done.stdout
@@ -196,7 +196,7 @@ def test_a_request_of_a_har_file_that_was_not_answered(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_fails_does_not_end_the_others(build_wat: BuildWat) -> None:
-    done = run("call", build_wat(TRAPS), "-", "--json", data=har(entry(), entry()))
+    done = run("call", build_wat(TRAPS), "-", "--json", *PATIENT, data=har(entry(), entry()))
     assert done.returncode == 1
     assert [orjson.loads(line)["error"]["kind"] for line in done.stdout.splitlines()] == ["trap", "trap"]
 

@@ -270,7 +270,7 @@ def test_logs_are_readable_on_a_terminal(build_wat: BuildWat, tmp_path: Path) ->
     # `script` gives the agent a terminal.
     command = f"{sys.executable} -m sentinel_wasm.cli.agent --module {build_wat(ALLOW)} --socket {tmp_path}/s"
     with subprocess.Popen(
-        ["timeout", "-s", "TERM", "3", "script", "-qec", command, "/dev/null"],
+        ["timeout", "-s", "TERM", "60", "script", "-qec", command, "/dev/null"],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -17,11 +17,8 @@ from sentinel_wasm.guest.output import GuestOutput
 
 from . import wat
 
-LIMIT_MS = 40
-START_MS = 10_000
-
-
-LIMITS = Limits(event_ms=LIMIT_MS)
+LIMIT_MS = 40  # for what is to be interrupted
+PATIENT_MS = 10_000  # for all else: others use the machine too
 
 
 class Load(Protocol):
@@ -29,12 +26,12 @@ class Load(Protocol):
 
 
 class Start(Protocol):
-    def __call__(self, text: str, limit_ms: int = LIMIT_MS) -> Instance: ...
+    def __call__(self, text: str, limit_ms: int = PATIENT_MS) -> Instance: ...
 
 
-def started_instance(module: Module, limit_ms: int = LIMIT_MS) -> Instance:
+def started_instance(module: Module, limit_ms: int = PATIENT_MS) -> Instance:
     instance = Instance(module, Limits(event_ms=limit_ms), GuestOutput())
-    instance.start_within(None, START_MS)
+    instance.start_within(None, PATIENT_MS)
     return instance
 
 
@@ -59,7 +56,7 @@ def start(load: Load) -> Iterator[Start]:
     """Starts instances of modules given as text; they are closed afterwards."""
     started: list[Instance] = []
 
-    def start(text: str, limit_ms: int = LIMIT_MS) -> Instance:
+    def start(text: str, limit_ms: int = PATIENT_MS) -> Instance:
         started.append(started_instance(load(text), limit_ms))
         return started[-1]
 

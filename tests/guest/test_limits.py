@@ -22,7 +22,7 @@ from sentinel_wasm.protocol.frames import FrameType, encode_v2
 from ..conftest import BuildWat, StartAgent, idle_seconds
 from . import wat
 from .apart import run_python
-from .conftest import Load, Start, started_instance
+from .conftest import LIMIT_MS, Load, Start, started_instance
 
 SPIN = "(loop $spin (br $spin))"
 QUICK = Limits(event_ms=40, start_ms=60, restart_ms=60)
@@ -44,7 +44,7 @@ def reason_and_ms(instance: Instance) -> tuple[str, float]:
 @pytest.mark.parametrize("place", SPINNING)
 def test_guest_that_spins_is_interrupted(start: Start, place: str) -> None:
     text, where = SPINNING[place]
-    instance = start(text)
+    instance = start(text, LIMIT_MS)
     reason, took_ms = reason_and_ms(instance)
     assert reason == f"deadline of 40 ms exceeded in {where}"
     assert took_ms >= 40
@@ -53,17 +53,17 @@ def test_guest_that_spins_is_interrupted(start: Start, place: str) -> None:
 
 def test_interruption_is_at_most_a_few_ms_late(start: Start) -> None:
     """The best of ten: a machine under load is late for its own reasons."""
-    assert min(reason_and_ms(start(SPINNING["hook"][0]))[1] for _ in range(10)) < 47
+    assert min(reason_and_ms(start(SPINNING["hook"][0], LIMIT_MS))[1] for _ in range(10)) < 47
 
 
 def test_dealloc_that_spins_costs_the_instance_not_the_result(start: Start) -> None:
-    instance = start(wat.module(wat.says("{}"), dealloc=SPIN))
+    instance = start(wat.module(wat.says("{}"), dealloc=SPIN), LIMIT_MS)
     assert instance.call(ON_REQUEST_HEADERS, b"{}", "id") == b"{}"
     assert str(instance.guest.lost) == "deadline of 40 ms exceeded in dealloc for on_request_headers"
 
 
 def test_event_whose_time_is_over_does_not_reach_the_module(start: Start) -> None:
-    instance = start(wat.module(wat.hook("unreachable")))
+    instance = start(wat.module(wat.hook("unreachable")), LIMIT_MS)
     with pytest.raises(ModuleError, match="deadline of 40 ms exceeded before the module was asked"):
         instance.call(ON_REQUEST_HEADERS, b"{}", "id", time.monotonic_ns() - 1)
     assert instance.usable
@@ -122,7 +122,7 @@ def test_ticker_parks_when_nothing_runs(engine: Engine, start: Start) -> None:
         assert time.monotonic() < end
         time.sleep(0.01)
     # And wakes for the next that needs it.
-    assert "deadline" in reason_and_ms(start(SPINNING["hook"][0]))[0]
+    assert "deadline" in reason_and_ms(start(SPINNING["hook"][0], LIMIT_MS))[0]
 
 
 def test_idle_agent_uses_no_processor(start_agent: StartAgent, build_wat: BuildWat) -> None:

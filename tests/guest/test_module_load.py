@@ -11,12 +11,13 @@ import pytest
 from sentinel_wasm.errors import GuestFault, ModuleLoadError
 from sentinel_wasm.guest.abi import HOOKS, ON_REQUEST_HEADERS
 from sentinel_wasm.guest.engine import Engine
+from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import Pool
 
 from . import wat
 from .apart import run_python
-from .conftest import LIMITS, Load, Start
+from .conftest import Load, Start
 
 pytestmark = pytest.mark.parallel
 
@@ -43,7 +44,7 @@ def start_refused(load: Load, text: str) -> str:
     """The error of a module that loads but cannot be started."""
     module = load(text)
     with pytest.raises(ModuleLoadError) as caught:
-        Pool(module, 1, LIMITS)
+        Pool(module, 1, Limits())
     return str(caught.value)
 
 
