@@ -7,7 +7,6 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,6 +19,7 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import MAX_V1, MAX_V2, FrameType, encode_v1, encode_v2
 
 from .conftest import BuildWat, RunningAgent, StartAgent, agents
+from .normalising import captured_v1, captured_v2
 from .wat import module
 
 pytestmark = pytest.mark.parallel
@@ -627,22 +627,18 @@ def test_nothing_a_client_sends_ends_the_process(agent: RunningAgent) -> None:
 
 
 def test_captured_frames_of_the_real_proxies_are_answered(agent: RunningAgent) -> None:
-    data = Path(__file__).parent / "data"
     with agent.v1() as client:
-        for line in (data / "sentinel-proxy-0.2.5-v1.jsonl").read_text().splitlines():
-            client.send(encode_v1(orjson.loads(line)["payload"].encode()))
+        for payload in captured_v1():
+            client.send(encode_v1(payload))
             answer = orjson.loads(client.receive())
             assert answer["version"] == 1
             assert "wasm-error" not in answer["audit"]["tags"]
-    frames = [
-        orjson.loads(line) for line in (data / "zentinel-proxy-0.6.45-v2.jsonl").read_text().splitlines()
-    ]
-    events = [frame for frame in frames if frame["type"] != 1]
+    events = [frame for frame in captured_v2() if frame[0] != FrameType.HANDSHAKE_REQUEST]
     with agent.v2() as two:
         for frame in events:
-            two.send(encode_v2(frame["type"], frame["payload"].encode()))
+            two.send(encode_v2(*frame))
         answers = [orjson.loads(two.receive()) for _ in events]
-    ids = [orjson.loads(frame["payload"])["correlation_id"] for frame in events]
+    ids = [orjson.loads(payload)["correlation_id"] for _, payload in events]
     # In any order: a Configure is answered when all instances have taken it.
     assert sorted(answer["audit"]["custom"]["correlation_id"] for answer in answers) == sorted(ids)
 

@@ -19,6 +19,8 @@ from sentinel_wasm.protocol import answers
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 
+from .normalising import captured_v1, captured_v2
+
 pytestmark = pytest.mark.parallel
 
 SHAKE = encode_v2(FrameType.HANDSHAKE_REQUEST, b"{}")
@@ -127,21 +129,11 @@ def test_events_that_are_never_answered_do_not_pile_up() -> None:
     assert len(heard.written) == 5008
 
 
-CAPTURED = [
-    (Path(__file__).parent / "data" / name).read_bytes().splitlines()
-    for name in ("sentinel-proxy-0.2.5-v1.jsonl", "zentinel-proxy-0.6.45-v2.jsonl")
+# What each of the real proxies has sent, on one connection.
+STREAMS = [
+    b"".join(map(encode_v1, captured_v1())),
+    b"".join(encode_v2(*frame) for frame in captured_v2()),
 ]
-
-
-def captured(version: int) -> bytes:
-    """What a real proxy has sent, on one connection."""
-    frames = map(orjson.loads, CAPTURED[version - 1])
-    if version == 1:
-        return b"".join(encode_v1(frame["payload"].encode()) for frame in frames)
-    return b"".join(encode_v2(frame["type"], frame["payload"].encode()) for frame in frames)
-
-
-STREAMS = [captured(1), captured(2)]
 
 
 @given(st.data())
