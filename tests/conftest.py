@@ -109,6 +109,24 @@ class RunningAgent:
         return self.process.wait(15)
 
 
+PATIENCE_S = 30
+
+
+def until(condition: Callable[[], object], every_s: float = 0.01) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(every_s)
+
+
+def has_ended(pid: int) -> bool:
+    """A zombie has: who adopts it need not be in a hurry to look."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def resident_mib(process: Path) -> float:
     """Of a process's directory in /proc."""
     for line in (process / "status").read_text().splitlines():

@@ -11,7 +11,7 @@ import pytest
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.protocol.events import EventKind
 
-from .conftest import StartAgent
+from .conftest import StartAgent, until
 from .guest import wat
 from .reloading import TRAPS_AT_START, TRAPS_ON_EVENTS, built, put, reload, tagging, tags
 from .scraping import LOCAL, Scraped, get
@@ -19,7 +19,6 @@ from .test_chain import BLOCKS, FOREVER, chunk, doing
 from .test_configure import assert_accepted, assert_rejected, configure
 from .test_module_config import LOG, SAYS, said
 from .test_page import tried
-from .test_workers import until
 from .upgrading import Upgrading
 from .wat import module
 

@@ -15,11 +15,10 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server.block import Block, parse
 from sentinel_wasm.settings import Settings
 
-from .conftest import StartAgent
+from .conftest import StartAgent, until
 from .reloading import TRAPS_ON_EVENTS, built, next_result, put, reload, tagging, tags
 from .scraping import LOCAL, Scraped
 from .test_module_config import LOG, SAYS, file_for, said
-from .test_workers import until
 from .upgrading import Upgrading
 from .wat import module
 

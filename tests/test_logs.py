@@ -30,10 +30,10 @@ from sentinel_wasm.protocol.frames import encode_v1
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.settings import Settings
 
-from .conftest import PATIENT, BuildWat, RunningAgent, StartAgent
+from .conftest import PATIENT, BuildWat, RunningAgent, StartAgent, until
 from .guest import wat
 from .scraping import LOCAL, Scraped
-from .test_workers import children, pid_of, starts_of, until
+from .test_workers import children, pid_of, starts_of
 
 pytestmark = pytest.mark.parallel
 

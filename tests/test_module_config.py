@@ -11,9 +11,8 @@ import pytest
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.protocol.events import EventKind
 
-from .conftest import BuildWat, RunningAgent, StartAgent
+from .conftest import BuildWat, RunningAgent, StartAgent, until
 from .test_cli import ALLOW, assert_one_line, run
-from .test_workers import until
 from .wat import module
 
 pytestmark = pytest.mark.parallel

@@ -16,7 +16,7 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.watch import Files
 
-from .conftest import EXAMPLES, RunningAgent, StartAgent
+from .conftest import EXAMPLES, RunningAgent, StartAgent, has_ended, until
 from .reloading import (
     FIRST,
     SECOND,
@@ -31,7 +31,7 @@ from .reloading import (
     tags,
 )
 from .scraping import LOCAL, Scraped, get
-from .test_workers import children, has_ended, pid_of, starts_of, until
+from .test_workers import children, pid_of, starts_of
 from .wat import module
 
 pytestmark = pytest.mark.parallel

@@ -14,10 +14,9 @@ from sentinel_wasm.client import ClientV1, ClientV2
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import listener, systemd
 
-from .conftest import EXAMPLES, BuildWat
+from .conftest import EXAMPLES, BuildWat, has_ended, until
 from .listening import ListeningProxy
 from .service_manager import ServiceManager
-from .test_workers import has_ended, until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, asked, frame_v1, frame_v2, is_blocked
 
 pytestmark = pytest.mark.parallel

@@ -33,9 +33,8 @@ from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import control_path
 from sentinel_wasm.settings import Settings
 
-from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
+from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, until
 from .scraping import LOCAL, Scraped, address
-from .test_workers import until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, Stream, Upgrading, asked, frame_v1, frame_v2, is_blocked, lines
 from .wat import quoted
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -22,21 +21,13 @@ from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType
 
-from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
+from .conftest import EXAMPLES, PATIENCE_S, BuildWat, RunningAgent, StartAgent, has_ended, until
 from .test_cli import ALLOW, assert_one_line, run
 
 pytestmark = pytest.mark.parallel
 
 C_EXAMPLE = EXAMPLES / "c" / "security.wasm"
-PATIENCE_S = 30
 _numbers = count()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def pid_of(agent: RunningAgent, worker: int) -> int:
@@ -47,14 +38,6 @@ def pid_of(agent: RunningAgent, worker: int) -> int:
 
 def starts_of(agent: RunningAgent, worker: int) -> int:
     return sum(line["worker"] == worker for line in agent.lines("ready"))
-
-
-def has_ended(pid: int) -> bool:
-    """A zombie has: who adopts it need not be in a hurry to look."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def children(pid: int) -> list[int]:

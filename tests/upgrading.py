@@ -17,8 +17,7 @@ from sentinel_wasm.client import ClientV2, request_headers
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 from sentinel_wasm.server.sockets import control_path
 
-from .conftest import RunningAgent
-from .test_workers import has_ended, until
+from .conftest import RunningAgent, has_ended, until
 from .wat import module, quoted
 
 if TYPE_CHECKING:

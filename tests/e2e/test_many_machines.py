@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import ROOT
+from ..conftest import ROOT, until
 from ..reloading import built
-from ..test_workers import until
 from ..wat import module
 from .balancer import Balancer
 from .fleet import Machine, fleet

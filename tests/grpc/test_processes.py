@@ -10,10 +10,9 @@ import pytest
 import wasmtime
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..conftest import EXAMPLES, BuildWat, StartAgent
+from ..conftest import EXAMPLES, BuildWat, StartAgent, until
 from ..e2e.modules import TRAPS_ON_TRAP, slow_or_denies
 from ..e2e.proxy import free_port
-from ..test_workers import until
 from ..upgrading import Upgrading
 from ..wat import module
 from .client import PATIENCE_S, STREAM_S, Client, request_headers

@@ -14,11 +14,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ..conftest import StartAgent
+from ..conftest import StartAgent, until
 from ..load.clients import Run, apart, quantile, wait_for_answers
 from ..reloading import TRAPS_AT_START, next_result, put, results, tagging
 from ..scraping import LOCAL, Scraped
-from ..test_workers import until
 from .footprint import footprint, footprint_like
 
 RELOADS = int(os.environ.get("SOAK_RELOADS", "4"))
