@@ -14,12 +14,12 @@ from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 from hypothesis import HealthCheck, settings
 
 from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 
+from .guest.wat import binary
 from .pretending import AgentThat, pretended
 from .warm import AGENT, FORGE, WarmProcess
 
@@ -222,7 +222,7 @@ def build_wat(tmp_path: Path) -> BuildWat:
 
     def build(text: str) -> Path:
         path = tmp_path / f"module{next(count)}.wasm"
-        path.write_bytes(wasmtime.wat2wasm(text))
+        path.write_bytes(binary(text))
         return path
 
     return build

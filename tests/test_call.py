@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 
 from .conftest import EXAMPLES, BuildWat
 from .guest import wat
@@ -260,7 +259,7 @@ def test_it_asks_again_when_the_module_changes(tmp_path: Path, build_wat: BuildW
             exchange(broken)
             assert watching.stderr.readline() == f"-- {module} has changed --\n".encode()
             assert b"not a WebAssembly binary" in watching.stderr.readline()
-            broken.write_bytes(wasmtime.wat2wasm(wat.module(wat.says('{"decision":"allow"}'))))
+            broken.write_bytes(wat.binary(wat.module(wat.says('{"decision":"allow"}'))))
             assert watching.stderr.readline() == f"-- {module} has changed --\n".encode()
             said = orjson.loads(watching.stdout.readline())
             assert (said["error"], said["decision"]) == (None, {"decision": "allow"})

@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 
 from sentinel_wasm.client import Client, ClientV1, ClientV2, request_headers
 from sentinel_wasm.errors import ProtocolError
@@ -19,8 +18,9 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import MAX_V1, MAX_V2, FrameType, encode_v1, encode_v2
 
 from .conftest import BuildWat, RunningAgent, StartAgent, agents
+from .guest.wat import binary
 from .normalising import captured_v1, captured_v2
-from .wat import module
+from .wat import IS_EMPTY, module, refusing
 
 pytestmark = pytest.mark.parallel
 
@@ -68,7 +68,7 @@ PAYLOADS: dict[EventKind, dict[str, Any]] = {
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
     """One agent for most of this file: whatever one test does to it, the next must find it healthy."""
     path = tmp_path_factory.mktemp("wasm") / "module.wasm"
-    path.write_bytes(wasmtime.wat2wasm(HOOKS_ALLOW))
+    path.write_bytes(binary(HOOKS_ALLOW))
     with agents(tmp_path_factory) as start:
         yield start(path)
 
@@ -431,13 +431,7 @@ def test_a_client_that_does_not_read_stops_being_read(agent: RunningAgent) -> No
 def test_a_configuration_that_the_module_refuses_is_rejected(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
-    # Accepts the empty configuration ({"config":{}} is 13 bytes), refuses any longer one.
-    text = module(on_request_headers='{"decision":"allow"}', on_configure='{"error":"no such list"}')
-    text = text.replace(
-        '(func (export "on_configure") (param i32 i32) (result i64)',
-        '(func (export "on_configure") (param i32 i32) (result i64)\n'
-        "    (if (i32.le_u (local.get 1) (i32.const 13)) (then (return (i64.const 0))))",
-    )
+    text = refusing("no such list", IS_EMPTY, on_request_headers='{"decision":"allow"}')
     agent = start_agent(build_wat(text))
     with agent.v2() as client:
         answer = client.ask(EventKind.CONFIGURE, {"correlation_id": "cfg", "config": {"list": "x"}})

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-import wasmtime
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ..conftest import EXAMPLES, BuildWat, StartAgent, until
 from ..e2e.modules import TRAPS_ON_TRAP, slow_or_denies
 from ..e2e.proxy import free_port
+from ..guest.wat import binary
 from ..upgrading import Upgrading
 from ..wat import module
 from .client import PATIENCE_S, STREAM_S, Client, request_headers
@@ -79,7 +79,7 @@ def test_a_reload_answers_the_next_event_of_a_stream(
     with Client(port) as client:
         stream = client.stream()
         assert stream.ask(request_headers("before")).HasField("allow")
-        path.write_bytes(wasmtime.wat2wasm(BLOCK))
+        path.write_bytes(binary(BLOCK))
         agent.process.send_signal(signal.SIGHUP)
         agent.wait_for_log("reloaded", 30)
         assert stream.ask(request_headers("after")).block.status == 451
