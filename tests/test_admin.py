@@ -18,6 +18,7 @@ from sentinel_wasm.server.trial import Loaded
 from sentinel_wasm.settings import Address, parse_address
 
 from .conftest import BuildWat, StartAgent
+from .e2e.proxy import free_port
 from .guest import wat
 from .scraping import LOCAL, address
 from .test_cli import assert_one_line, run
@@ -48,12 +49,6 @@ class Said:
 
     async def loaded(self) -> Loaded | None:
         return None
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def exchange(where: Address, request: bytes) -> bytes:

@@ -22,9 +22,9 @@ from sentinel_wasm.protocol.events import EventKind
 
 from . import conftest
 from .conftest import ROOT, BuildWat, StartAgent
+from .e2e.proxy import free_port
 from .guest import wat
 from .scraping import LOCAL, Scraped, address
-from .test_admin import free_port
 from .test_metrics import obedient
 
 pytestmark = pytest.mark.parallel

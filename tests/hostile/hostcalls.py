@@ -8,9 +8,8 @@ from ..guest import wat
 from ..guest.wat import WASI
 from .agents import DEADLINE
 from .case import Runs, module
-from .hogs import MOST_BYTES, TAKE_ALL
+from .hogs import LATE, MOST_BYTES, TAKE_ALL
 
-LATE = f"^{DEADLINE} in on_request_headers$"
 HOURS = 10 * 3600 * 10**9
 REALTIME, MONOTONIC = 0, 1
 
