@@ -57,7 +57,8 @@ def test_v2_event_that_waited_is_answered(agent: RunningAgent) -> None:
 def test_v1_connection_that_is_idle_costs_next_to_nothing(agent: RunningAgent) -> None:
     with agent.v1() as client:
         # 0.5% of a core, or what waking so often takes on this machine, in whatever process.
-        assert idle_seconds(agent, client, 2) <= max(0.01, 1.5 * beating_seconds(2))
+        used = idle_seconds(agent, client, 2, few=0.01)
+        assert used <= 0.01 or used <= 1.5 * beating_seconds(2)
 
 
 def beating_seconds(seconds: float) -> float:

@@ -22,7 +22,7 @@ from sentinel_wasm.guest.instance import Instance
 from . import wat
 from .conftest import LIMIT_MS, Start
 from .steady import STEADY
-from .wat import INPUT, OUT, PAGE, WASI
+from .wat import ABSOLUTE, INPUT, MONOTONIC, OUT, PAGE, REALTIME, WASI, clock
 
 pytestmark = pytest.mark.parallel
 
@@ -356,14 +356,7 @@ def test_exit_is_a_module_error_with_its_code(start: Start, code: int) -> None:
 
 EVENTS, N_EVENTS = 16_384, 700
 MS = 1_000_000
-REALTIME, MONOTONIC = 0, 1
-RELATIVE, ABSOLUTE = 0, 1
 CLOCK, FD_READ, FD_WRITE = 0, 1, 2
-
-
-def clock(timeout_ns: int, *, which: int = MONOTONIC, flags: int = RELATIVE, userdata: int = 7) -> bytes:
-    """A clock's subscription: 48 bytes."""
-    return struct.pack("<QB7xI4xQQH6x", userdata, CLOCK, which, timeout_ns, 0, flags)
 
 
 def descriptor(kind: int, number: int, *, userdata: int = 8) -> bytes:

@@ -51,15 +51,15 @@ TELLS = wat.module(
 
 
 class Fill(Protocol):
-    def __call__(self, text: str, **options: Any) -> Asked: ...
+    def __call__(self, text: str, limits: Limits = LIMITS, **options: Any) -> Asked: ...
 
 
 @pytest.fixture
 def fill(load: Load) -> Iterator[Fill]:
     filled: list[Asked] = []
 
-    def fill(text: str, **options: Any) -> Asked:
-        filled.append(Asked(Pool(load(text), 2, LIMITS, isolation="request", **options)))
+    def fill(text: str, limits: Limits = LIMITS, **options: Any) -> Asked:
+        filled.append(Asked(Pool(load(text), 2, limits, isolation="request", **options)))
         return filled[-1]
 
     yield fill
@@ -113,12 +113,12 @@ def test_of_too_many_requests_the_oldest_ends(fill: Fill, dispatch: Dispatch) ->
 
 def test_requests_without_end_are_ended_after_a_while(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "KEPT_NS", 1_000_000)
-    asked = fill(COUNTING, dispatch="inline")
+    asked = fill(COUNTING, Limits(event_ms=300), dispatch="inline")
     before = live_stores()
     for number in range(100):
         count(asked, f"{number}")
     assert live_stores() - before == 100
-    asked.wait(LIMITS.event_ms / 1000 + 0.1)
+    asked.wait(0.4)
     asked.pool.sweep()
     assert live_stores() == before
 
