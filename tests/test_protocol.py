@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sentinel_wasm.client import Client, ClientV1, ClientV2, request_headers
+from sentinel_wasm.client import Client, ClientV1, ClientV2, event_v2, request_headers
 from sentinel_wasm.errors import ProtocolError
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import MAX_V1, MAX_V2, FrameType, encode_v1, encode_v2
@@ -149,11 +149,7 @@ def test_both_protocols_share_one_socket(agent: RunningAgent) -> None:
 def test_v2_answers_many_events_in_flight_each_once(agent: RunningAgent) -> None:
     with agent.v2() as client:
         ids = [f"id-{number}" for number in range(300)]
-        client.send(
-            b"".join(
-                encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers(name))) for name in ids
-            )
-        )
+        client.send(b"".join(event_v2(EventKind.REQUEST_HEADERS, request_headers(name)) for name in ids))
         answered = [orjson.loads(client.receive())["audit"]["custom"]["correlation_id"] for _ in ids]
     assert sorted(answered) == sorted(ids)
 
@@ -165,7 +161,7 @@ def test_v2_gives_any_correlation_id_back(agent: RunningAgent, name: str) -> Non
 
 
 def test_events_may_come_in_any_pieces(agent: RunningAgent) -> None:
-    frame = encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers("slow")))
+    frame = event_v2(EventKind.REQUEST_HEADERS, request_headers("slow"))
     with agent.v2() as client:
         for start in range(0, len(frame), 7):
             client.send(frame[start : start + 7])
@@ -273,7 +269,7 @@ def test_a_type_that_no_proxy_sends_closes(agent: RunningAgent, frame_type: int)
 
 
 def test_what_came_before_a_bad_frame_is_answered(agent: RunningAgent) -> None:
-    good = encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers("last")))
+    good = event_v2(EventKind.REQUEST_HEADERS, request_headers("last"))
     with agent.v2() as client:
         client.send(good + b"\0\0\0\0")
         assert orjson.loads(client.receive())["audit"]["custom"] == {"correlation_id": "last"}
@@ -408,7 +404,7 @@ def test_a_client_gone_in_the_middle_hurts_nobody(agent: RunningAgent) -> None:
 
 
 def test_a_client_that_does_not_read_stops_being_read(agent: RunningAgent) -> None:
-    frame = encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers("greedy"))) * 200
+    frame = event_v2(EventKind.REQUEST_HEADERS, request_headers("greedy")) * 200
     sent = 0
     with agent.v2() as greedy, agent.v2() as other:
         greedy.sock.settimeout(0.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sentinel_wasm.client import request_headers
+from sentinel_wasm.client import event_v2, request_headers
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS
 from sentinel_wasm.guest.engine import Engine, make_engine
@@ -17,7 +17,6 @@ from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import Pool
 from sentinel_wasm.protocol.events import EventKind
-from sentinel_wasm.protocol.frames import FrameType, encode_v2
 
 from ..conftest import BuildWat, StartAgent, idle_seconds
 from . import wat
@@ -103,9 +102,7 @@ def test_deadline_is_an_answer_and_the_next_event_is_healthy(
 
 def test_waiting_behind_a_slow_event_counts(start_agent: StartAgent, build_wat: BuildWat) -> None:
     agent = start_agent(build_wat(SPINNING["hook"][0]), "--timeout-ms", "30", "--fail-open")
-    frames = [
-        encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers(name))) for name in ("one", "two")
-    ]
+    frames = [event_v2(EventKind.REQUEST_HEADERS, request_headers(name)) for name in ("one", "two")]
     with agent.v2() as client:
         client.send(b"".join(frames))
         reasons = [orjson.loads(client.receive())["audit"]["reason_codes"][0] for _ in frames]
