@@ -1,4 +1,4 @@
-"""Instances of modules given as text, and the log they write to."""
+"""Instances and pools of modules given as text, and the log they write to."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import MIB, Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
+from sentinel_wasm.guest.pool import Pool
 
+from ..answering import Asked
 from . import wat
 
 LIMIT_MS = 40  # for what is to be interrupted
 PATIENT_MS = 10_000  # for all else: others use the machine too
+LIMITS = Limits(event_ms=PATIENT_MS)
+SIZE = 4  # instances of a pool
 
 
 class Load(Protocol):
     def __call__(self, text: str | bytes) -> Module: ...
+
+
+class Fill(Protocol):
+    def __call__(
+        self, text: str, size: int = SIZE, limits: Limits = LIMITS, **options: Any
+    ) -> Asked: ...
 
 
 class Start(Protocol):
@@ -63,6 +73,20 @@ def start(load: Load) -> Iterator[Start]:
     yield start
     for instance in started:
         instance.close()
+
+
+@pytest.fixture
+def fill(load: Load) -> Iterator[Fill]:
+    """Makes pools of modules given as text; they are closed afterwards."""
+    filled: list[Asked] = []
+
+    def fill(text: str, size: int = SIZE, limits: Limits = LIMITS, **options: Any) -> Asked:
+        filled.append(Asked(Pool(load(text), size, limits, **options)))
+        return filled[-1]
+
+    yield fill
+    for asked in filled:
+        asked.close()
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
-from typing import Any, Protocol
+from functools import partial
 
 import pytest
 
@@ -24,7 +23,7 @@ from sentinel_wasm.settings import Dispatch
 from ..answering import Asked
 from ..conftest import BuildWat, StartAgent
 from . import wat
-from .conftest import Load
+from .conftest import Fill, Load
 
 pytestmark = pytest.mark.parallel
 
@@ -50,21 +49,9 @@ TELLS = wat.module(
 )
 
 
-class Fill(Protocol):
-    def __call__(self, text: str, limits: Limits = LIMITS, **options: Any) -> Asked: ...
-
-
 @pytest.fixture
-def fill(load: Load) -> Iterator[Fill]:
-    filled: list[Asked] = []
-
-    def fill(text: str, limits: Limits = LIMITS, **options: Any) -> Asked:
-        filled.append(Asked(Pool(load(text), 2, limits, isolation="request", **options)))
-        return filled[-1]
-
-    yield fill
-    for asked in filled:
-        asked.close()
+def fill(fill: Fill) -> Fill:
+    return partial(fill, size=2, limits=LIMITS, isolation="request")
 
 
 def count(asked: Asked, identity: str, hook: int = ON_REQUEST_HEADERS) -> int:
@@ -113,7 +100,7 @@ def test_of_too_many_requests_the_oldest_ends(fill: Fill, dispatch: Dispatch) ->
 
 def test_requests_without_end_are_ended_after_a_while(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "KEPT_NS", 1_000_000)
-    asked = fill(COUNTING, Limits(event_ms=300), dispatch="inline")
+    asked = fill(COUNTING, limits=Limits(event_ms=300), dispatch="inline")
     before = live_stores()
     for number in range(100):
         count(asked, f"{number}")
@@ -125,7 +112,7 @@ def test_requests_without_end_are_ended_after_a_while(fill: Fill, monkeypatch: p
 
 def test_when_all_instances_are_at_work_it_is_overload(fill: Fill) -> None:
     spin = wat.module(wat.hook("(loop $turn (br $turn)) (i64.const 0)"))
-    asked = fill(spin, dispatch="threads", request_instances=2)
+    asked = fill(spin, limits=Limits(event_ms=500), dispatch="threads", request_instances=2)
     done: list[Outcome] = []
     for identity in "abc":
         asked.begin(ON_REQUEST_HEADERS, b"{}", identity, done.append)
