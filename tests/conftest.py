@@ -194,12 +194,11 @@ def agents(factory: pytest.TempPathFactory, *, warm: bool = True) -> Iterator[St
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def compiled_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What agents compile is kept for the other tests, and not among the user's own."""
-    directory = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WASM_CACHE_DIR", str(directory))
-        yield directory
+        patch.setenv("WASM_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -140,7 +140,3 @@ def instance(text: str) -> Iterator[Instance]:
         yield made
     finally:
         made.close()
-
-
-def ask(made: Instance, hook: int, data: bytes) -> bytes | None:
-    return made.call(hook, data, "id-1")
