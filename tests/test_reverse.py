@@ -404,7 +404,7 @@ def test_the_life_of_reverse_connections(
             connections.insert(0, proxy.registered())
             until(lambda: counted(agent, proxy) == [2, 1])
             os.kill(agent.process.pid, signal.SIGHUP)
-            agent.wait_for_log('"event":"reload', 20)
+            agent.wait_for_log('"event":"reload')
             for number, one in enumerate(connections):
                 assert_answers(one, f"reloaded-{number}")
 

@@ -179,8 +179,8 @@ def test_a_new_module_that_refuses_it_does_not_get_the_connections(
         )
         wasm.write_bytes(build_wat(text).read_bytes())
         upgrading.begin()
-        assert "no!" in upgrading.agent.wait_for_log("the module refuses the configuration", 30)
-        upgrading.agent.wait_for_log("the new process ended, this one goes on", 30)
+        assert "no!" in upgrading.agent.wait_for_log("the module refuses the configuration")
+        upgrading.agent.wait_for_log("the new process ended, this one goes on")
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("b")))
 
 
@@ -283,7 +283,7 @@ def test_new_processes_that_cannot_start_or_are_killed_cost_nothing(
     with Upgrading(start_agent(wasm)) as upgrading, upgrading.agent.v2() as client:
         wasm.write_text("<html>")
         upgrading.begin()
-        reason = orjson.loads(upgrading.agent.wait_for_log("the new process ended", 30))
+        reason = orjson.loads(upgrading.agent.wait_for_log("the new process ended"))
         assert reason["reason"] == "exit status 1"
         assert "not a WebAssembly binary" in upgrading.agent.log
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("a", bad=True)))
@@ -291,7 +291,7 @@ def test_new_processes_that_cannot_start_or_are_killed_cost_nothing(
         upgrading.begin()
         until(lambda: len(lines(upgrading.agent, "upgrade: a new process starts")) == 2)
         os.kill(lines(upgrading.agent, "upgrade: a new process starts")[-1]["pid"], signal.SIGKILL)
-        upgrading.agent.wait_for_log("killed by SIGKILL", 30)
+        upgrading.agent.wait_for_log("killed by SIGKILL")
         upgrading.upgrade()
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("b", bad=True)))
 

@@ -60,7 +60,7 @@ def worker_of(agent: RunningAgent, client: ClientV1 | ClientV2) -> int:
     """Which worker answers a connection; wants --verbose."""
     identity = f"which-{next(_numbers)}"
     client.ask(EventKind.REQUEST_HEADERS, request_headers(identity))
-    line = agent.wait_for_log(f'"correlation_id":"{identity}"', PATIENCE_S)
+    line = agent.wait_for_log(f'"correlation_id":"{identity}"')
     return int(orjson.loads(line)["worker"])
 
 
@@ -244,7 +244,7 @@ def test_a_supervisor_without_descriptors_accepts_later(start_agent: StartAgent)
     resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     with agent.v1() as client:
         client.send_event(EventKind.REQUEST_HEADERS, request_headers("a"))
-        agent.wait_for_log("no connection is accepted", PATIENCE_S)
+        agent.wait_for_log("no connection is accepted")
         resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, limits)
         assert orjson.loads(client.receive())["version"] == 1
 

@@ -81,7 +81,7 @@ def test_a_reload_answers_the_next_event_of_a_stream(
         assert stream.ask(request_headers("before")).HasField("allow")
         path.write_bytes(binary(BLOCK))
         agent.process.send_signal(signal.SIGHUP)
-        agent.wait_for_log("reloaded", 30)
+        agent.wait_for_log("reloaded")
         assert stream.ask(request_headers("after")).block.status == 451
 
 
