@@ -37,7 +37,7 @@ COUNTS = f"""(i32.store (i32.const {COUNTER}) (i32.add (i32.load (i32.const {COU
 # Counts its calls, whichever hook.
 COUNTING = wat.module(wat.hook(COUNTS), wat.hook(COUNTS, "on_request_body"))
 
-# Says how often it was called, as a decision: "tags" has that many digits' worth, 1 to 9.
+# Says how often it was called, up to nine times, in its tag.
 TELLS = wat.module(
     wat.data(1024, b'{"decision":"allow","tags":["calls 0"]}'),
     wat.hook(
