@@ -30,9 +30,7 @@ class Load(Protocol):
 
 
 class Fill(Protocol):
-    def __call__(
-        self, text: str, size: int = SIZE, limits: Limits = LIMITS, **options: Any
-    ) -> Asked: ...
+    def __call__(self, text: str, size: int = SIZE, limits: Limits = LIMITS, **options: Any) -> Asked: ...
 
 
 class Start(Protocol):
