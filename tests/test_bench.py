@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 
 from sentinel_wasm.bench import load, processes
 from sentinel_wasm.bench.baseline import Baseline, slower
@@ -63,7 +62,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for name, turns in (("quick", 100_000), ("slow", 5_000_000)):
         found[name] = directory / f"{name}.wasm"
-        found[name].write_bytes(wasmtime.wat2wasm(spinning(turns)))
+        found[name].write_bytes(wat.binary(spinning(turns)))
     return found
 
 

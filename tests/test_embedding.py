@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from sentinel_wasm.server import serving
 from sentinel_wasm.settings import Address
 
 from .conftest import EXAMPLES, ROOT, BuildWat
+from .e2e.proxy import free_port
 from .guest import wat
 
 pytestmark = pytest.mark.parallel
@@ -137,11 +137,6 @@ def test_the_admin_address(path: Path) -> None:
         assert not (await asyncio.to_thread(health.check, where))[0]
 
     uvloop.run(program())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,11 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import child, page, trial
 from sentinel_wasm.settings import Address, Settings
 
+from . import scraping
 from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, agents
 from .guest import wat
 from .scraping import LOCAL, address
-from .test_admin import Said, answer_to, exchange, get, served
+from .test_admin import answer_to, exchange, get, served
 from .test_metrics import on
 from .test_workers import pid_of
 
@@ -145,30 +146,23 @@ def post(
     return "\r\n".join(["POST /try HTTP/1.1", *fields, "", ""]).encode() + body
 
 
-class Served:
-    """An endpoint on which one may ask several times."""
+def statuses(*requests: Any, host: str = "127.0.0.1") -> list[tuple[int, str]]:
+    """Status and body of what one endpoint answers to each; a function gets the page's token."""
+    found: list[tuple[int, str]] = []
 
-    def __init__(self, source: Said | None = None, host: str = "127.0.0.1") -> None:
-        self.source = source or Said()
-        self.host = host
+    async def talk(where: Address) -> None:
+        token = token_in(await exchange(where, get(b"/")))
+        for request in requests:
+            answer = await exchange(where, request(token) if callable(request) else request)
+            head, _, body = answer.partition(b"\r\n\r\n")
+            found.append((int(head.split(b" ")[1]), body.decode()))
 
-    def statuses(self, *requests: Any) -> list[tuple[int, str]]:
-        """Status and body; a function gets the page's token."""
-        found: list[tuple[int, str]] = []
-
-        async def talk(where: Address) -> None:
-            token = token_in(await exchange(where, get(b"/")))
-            for request in requests:
-                answer = await exchange(where, request(token) if callable(request) else request)
-                head, _, body = answer.partition(b"\r\n\r\n")
-                found.append((int(head.split(b" ")[1]), body.decode()))
-
-        served(talk, source=self.source, host=self.host)
-        return found
+    served(talk, host=host)
+    return found
 
 
 def test_without_the_right_token_origin_and_host_nothing_is_tried() -> None:
-    refused = Served().statuses(
+    refused = statuses(
         post(),
         post(token="é"),
         lambda token: post(token=token[:-1]),
@@ -185,14 +179,15 @@ def test_without_the_right_token_origin_and_host_nothing_is_tried() -> None:
         (False, False, True),
     ]
     # With all of them it would be; this one has no module.
-    assert Served().statuses(lambda token: post(token=token)) == [(503, "no module is loaded yet\n")]
+    assert statuses(lambda token: post(token=token)) == [(503, "no module is loaded yet\n")]
 
 
 def test_elsewhere_the_origin_must_be_the_host() -> None:
-    answers = Served(host="0.0.0.0").statuses(
+    answers = statuses(
         lambda token: post(token=token, host="agent.example:9", origin="http://agent.example:9"),
         lambda token: post(token=token, host="Agent.example:9", origin="https://agent.example:9"),
         lambda token: post(token=token, host="agent.example:9", origin="http://evil.example"),
+        host="0.0.0.0",
     )
     assert [status for status, _ in answers] == [503, 503, 403]
 
@@ -210,14 +205,14 @@ def test_what_cannot_be_tried_says_why() -> None:
         b'{"status":"200"}': "status is not a number from 100 to 599",
         orjson.dumps({"headers": [["a", "b"]] * 257}): "headers is not a list of at most 256 headers",
     }
-    answers = Served().statuses(*(lambda token, body=body: post(body, token=token) for body in bodies))
+    answers = statuses(*(lambda token, body=body: post(body, token=token) for body in bodies))
     for (status, said), expected in zip(answers, bodies.values(), strict=True):
         assert status == 400
         assert expected in said
 
 
 def test_what_is_no_json_or_too_much_is_not_read() -> None:
-    answers = Served().statuses(
+    answers = statuses(
         lambda token: post(token=token, kind="text/plain"),
         lambda token: post(token=token, kind="application/x-www-form-urlencoded"),
         lambda token: post(token=token, length=trial.MOST_BYTES + 1),
@@ -242,12 +237,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
 
 
 def asked(agent: RunningAgent, path: str) -> Any:
-    connection = http.client.HTTPConnection(address(agent), timeout=10)
-    try:
-        connection.request("GET", path)
-        return orjson.loads(connection.getresponse().read())
-    finally:
-        connection.close()
+    return orjson.loads(scraping.get(agent, path)[1])
 
 
 def tried(agent: RunningAgent, **wanted: Any) -> Any:

@@ -138,8 +138,10 @@ def ask(client: ClientV2, *events: tuple[str, str]) -> None:
         client.ask(EventKind.REQUEST_HEADERS, request_headers(identity, method=method))
 
 
-def test_it_shows_live_what_the_agent_does(page: Page, agent: RunningAgent) -> None:
+def test_it_shows_live_what_the_agent_does(page: Page, start_agent: StartAgent, tmp_path: Path) -> None:
     """From before the first event on."""
+    agent = start_agent(module_in(tmp_path), *LOCAL)
+    page.browser.get(f"http://{address(agent)}/")
     page.until(lambda: page.text("#shown") == "No event has come yet.")
     assert page.text("#state") == "ready"
     assert page.text("#errors") == "None since the start."
@@ -267,10 +269,10 @@ def test_every_field_has_a_name_and_the_first_tab_skips_to_the_events(page: Page
 
 
 def test_it_says_when_the_agent_is_gone_and_when_another_is_there(
-    browser: webdriver.Chrome, start_agent: StartAgent, agent: RunningAgent, tmp_path: Path
+    browser: webdriver.Chrome, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    """The last test here: it ends the agent that the others have."""
-    first = agent
+    module = module_in(tmp_path)
+    first = start_agent(module, *LOCAL)
     where = address(first)
     browser.get(f"http://{where}/")
     page = Page(browser)
@@ -279,7 +281,7 @@ def test_it_says_when_the_agent_is_gone_and_when_another_is_there(
     page.until(lambda: len(page.rows()) == 1)
     first.stop()
     page.until(lambda: page.text("#state") == "no answer")
-    second = start_agent(module_in(tmp_path), "--admin", where)
+    second = start_agent(module, "--admin", where)
     page.until(lambda: page.text("#state") == "ready")
     page.until(lambda: page.rows() == [])
     send(second, ("BLOCK", "of-the-second"))

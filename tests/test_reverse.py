@@ -28,12 +28,12 @@ from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reverse import LONG_S, Reverse
 from sentinel_wasm.settings import Settings
 
-from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
+from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, until
 from .listening import WELCOME, ListeningProxy, Registering, answer_of
 from .scraping import LOCAL, Scraped
 from .test_cli import run
 from .test_msgpack import TRAPS
-from .test_workers import pid_of, until
+from .test_workers import pid_of
 from .upgrading import Upgrading, asked, is_blocked
 
 pytestmark = pytest.mark.parallel
@@ -411,7 +411,7 @@ def test_the_life_of_reverse_connections(
             connections.insert(0, proxy.registered())
             until(lambda: counted(agent, proxy) == [2, 1])
             os.kill(agent.process.pid, signal.SIGHUP)
-            agent.wait_for_log('"event":"reload', 20)
+            agent.wait_for_log('"event":"reload')
             for number, one in enumerate(connections):
                 assert_answers(one, f"reloaded-{number}")
 

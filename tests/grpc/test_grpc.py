@@ -211,6 +211,7 @@ def test_the_health_service(client: Client, service: str) -> None:
 
 
 def test_the_health_of_a_service_that_is_not_there(client: Client) -> None:
+    stub = health_pb2_grpc.HealthStub(client.channel)
     with pytest.raises(grpc.RpcError) as raised:
-        health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(service="x"))
+        stub.Check(health_pb2.HealthCheckRequest(service="x"), timeout=PATIENCE_S)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
