@@ -132,24 +132,30 @@ def _opened(request: object) -> tuple[int, int, object]:
     return KINDS[kind], version, request.get("payload")
 
 
+def captured_v1() -> list[bytes]:
+    """What the real v1 proxy sent, as payloads."""
+    lines = (DATA / "sentinel-proxy-0.2.5-v1.jsonl").read_text().splitlines()
+    return [json.loads(line)["payload"].encode() for line in lines]
+
+
+def captured_v2() -> list[tuple[int, bytes]]:
+    """What the real v2 proxy sent, as (type, payload)."""
+    lines = (DATA / "zentinel-proxy-0.6.45-v2.jsonl").read_text().splitlines()
+    return [(frame["type"], frame["payload"].encode()) for frame in map(json.loads, lines)]
+
+
 def captured() -> list[tuple[int, bytes]]:
-    """Every header event that the real proxies sent, as (v2's type or 0, payload)."""
-    found = _captured_v2((REQUEST, RESPONSE))
-    for line in (DATA / "sentinel-proxy-0.2.5-v1.jsonl").read_text().splitlines():
-        payload = json.loads(line)["payload"]
-        if '"event_type":"request_headers"' in payload:
-            found.append((V1, payload.encode()))
-    return found
+    """Every header event that they sent, as (v2's type or 0, payload)."""
+    is_request = b'"event_type":"request_headers"'
+    return [
+        *(frame for frame in captured_v2() if frame[0] in (REQUEST, RESPONSE)),
+        *((V1, payload) for payload in captured_v1() if is_request in payload),
+    ]
 
 
 def captured_chunks() -> list[tuple[int, bytes]]:
     """Every body chunk that the v2 proxy sent."""
-    return _captured_v2(BODIES)
-
-
-def _captured_v2(types: tuple[int, ...]) -> list[tuple[int, bytes]]:
-    frames = map(json.loads, (DATA / "zentinel-proxy-0.6.45-v2.jsonl").read_text().splitlines())
-    return [(frame["type"], frame["payload"].encode()) for frame in frames if frame["type"] in types]
+    return [frame for frame in captured_v2() if frame[0] in BODIES]
 
 
 def in_both_protocols() -> list[tuple[int, bytes]]:

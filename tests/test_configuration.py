@@ -403,7 +403,7 @@ def in_toml(value: Any) -> str:
     return toml.written(as_json(value))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(given_values())
 def test_flag_before_environment_before_file_before_default(
     tmp_path_factory: pytest.TempPathFactory, said: dict[str, dict[str, Any]]
@@ -692,7 +692,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return {name: draw(VALUES[name]) for name in sorted(names)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(documents())
 def test_the_schema_and_the_agent_take_the_same_files(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]

@@ -34,7 +34,7 @@ def test_generated_events_agree(capsys: pytest.CaptureFixture[str]) -> None:
     counts: Counter[Outcome] = Counter()
 
     @given(header_events.written())
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     def agrees(event: tuple[int, bytes, Form]) -> None:
         counts[compare(*event)] += 1
 

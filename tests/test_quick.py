@@ -90,7 +90,7 @@ def test_generated_events_have_the_same_frames(
     counts: Counter[str] = Counter()
 
     @given(header_events.written())
-    @examples(max_examples=1_000, deadline=None)
+    @examples(max_examples=1_000)
     def agrees(event: tuple[int, bytes, Form]) -> None:
         frame_type, payload, _ = event
         frame = quickly(quick, frame_type, payload)

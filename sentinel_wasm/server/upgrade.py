@@ -22,6 +22,7 @@ from sentinel_wasm import __version__
 from sentinel_wasm.errors import SocketError, UserError
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, handover, systemd
+from sentinel_wasm.server.child import ending
 from sentinel_wasm.server.peer import peer_of
 from sentinel_wasm.server.sockets import Sockets, control_path
 from sentinel_wasm.settings import Settings
@@ -30,6 +31,7 @@ _log = structlog.stdlib.get_logger("upgrade")
 
 _ANSWER_S = 10.0  # of the other process
 _START_S = 60.0  # a module may compile for 10 s, and start for as long
+_LOOK_S = 0.1  # whether it has ended
 
 
 # The new process's side
@@ -259,24 +261,24 @@ class Upgrade:
             self._next = subprocess.Popen(  # noqa: S603
                 command, env={**systemd.environment_of_next(os.environ), "WASM_TAKEOVER": "true"}
             )
-            watched = os.pidfd_open(self._next.pid)
         except OSError as error:
             _log.error("the new process cannot be started, this one goes on", reason=str(error))
             return
         _log.info("upgrade: a new process starts", pid=self._next.pid, command=command)
-        self._loop.add_reader(watched, self._next_ended, watched)
         self._late = self._loop.call_later(_START_S, self._next.kill)
+        self._look_at_next()
 
     def _is_in_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
 
-    def _next_ended(self, watched: int) -> None:
+    def _look_at_next(self) -> None:
+        """Not by a pidfd, which Linux has since 5.3: RHEL 8 is older."""
         assert self._next is not None
-        self._loop.remove_reader(watched)
-        os.close(watched)
+        status = self._next.poll()
+        if status is None:
+            self._loop.call_later(_LOOK_S, self._look_at_next)
+            return
         self._is_in_time()
-        status = self._next.wait()
         self._next = None
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        _log.error("the new process ended, this one goes on", reason=how)
+        _log.error("the new process ended, this one goes on", reason=ending(status))
