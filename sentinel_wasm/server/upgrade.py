@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -62,7 +63,7 @@ def ask(settings: Settings) -> Predecessor | None:
     Raises UserError where it gives nothing.
     """
     path = control_path(settings.socket)
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = socket.socket(socket.AF_UNIX)
     end.settimeout(_ANSWER_S)
     try:
         end.connect(str(path))
@@ -259,24 +260,25 @@ class Upgrade:
             self._next = subprocess.Popen(  # noqa: S603
                 command, env={**systemd.environment_of_next(os.environ), "WASM_TAKEOVER": "true"}
             )
-            watched = os.pidfd_open(self._next.pid)
         except OSError as error:
             _log.error("the new process cannot be started, this one goes on", reason=str(error))
             return
         _log.info("upgrade: a new process starts", pid=self._next.pid, command=command)
-        self._loop.add_reader(watched, self._next_ended, watched)
+        # Its end is not waited for where this process ends first.
+        threading.Thread(target=self._await_end, args=(self._next,), name="upgrade", daemon=True).start()
         self._late = self._loop.call_later(_START_S, self._next.kill)
 
     def _is_in_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
 
-    def _next_ended(self, watched: int) -> None:
-        assert self._next is not None
-        self._loop.remove_reader(watched)
-        os.close(watched)
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        status = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._next_ended, status)
+
+    def _next_ended(self, status: int) -> None:
         self._is_in_time()
-        status = self._next.wait()
         self._next = None
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         _log.error("the new process ended, this one goes on", reason=how)
