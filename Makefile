@@ -9,9 +9,9 @@ MODULE ?= examples/c/security.wasm
 SOCKET ?= /tmp/sentinel-wasm.sock
 SOAK_SECONDS ?= 600
 SOAK_EVENTS ?= 1000000
+SOAK_RELOADS ?= 200
 UPGRADES ?= 50
 TESTS ?= tests/test_agent.py tests/test_api.py tests/test_call.py tests/test_reload.py tests/test_pytest_plugin.py
-SOAK_RELOADS ?= 200
 
 # Where it is set, every agent of the tests compiles all its Python again.
 unexport PYTHONDONTWRITEBYTECODE

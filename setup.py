@@ -16,6 +16,7 @@ MODULES = (
     "_fastpath",
     "_workers",
     "_strings",
+    "_chunks",
     "_answers",
     "_quick",
     "_stream",

@@ -118,5 +118,13 @@ def test_v2_event_of_a_chain(benchmark: BenchmarkFixture, modules: int) -> None:
 
 
 @pytest.mark.benchmark(group="whole event")
+@pytest.mark.parametrize("hook", ["on_response_body", "on_request_headers"])
+def test_v2_body_chunk(benchmark: BenchmarkFixture, hook: str) -> None:
+    """It passes, for the module or because there is no hook for it."""
+    agent = Agent(Settings(module=Path("trivial.wasm")), work.trivial_module(hook))
+    assert benchmark(agent.quick.answer_frame, 0x13, work.chunk_v2(200), work.FAR_NS) is not None
+
+
+@pytest.mark.benchmark(group="whole event")
 def test_v2_event_in_python(benchmark: BenchmarkFixture, agent: Agent) -> None:
     benchmark(agent.answer_v2, 0x10, work.frame_v2(12), work.FAR_NS, work.no_reply)

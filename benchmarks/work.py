@@ -84,7 +84,7 @@ def headers(count: int) -> dict[str, list[str]]:
     return {
         f"{name}{f'-{n}' if n else ''}": [value]
         for n in range(4)
-        for name, value in _HEADERS[: count - 10 * n]
+        for name, value in _HEADERS[: max(count - 10 * n, 0)]
     }
 
 
@@ -120,8 +120,16 @@ def frame_v1(count: int) -> bytes:
     return orjson.dumps({"version": 1, "event_type": "request_headers", "payload": payload(count)})
 
 
-def trivial_module() -> Module:
-    return Module(make_engine(), bytes(wasmtime.wat2wasm(TRIVIAL)), "trivial")
+def chunk_v2(length: int) -> bytes:
+    """All of a response's body, of so many bytes."""
+    data = base64.encode((b'{"name":"a value"},\n' * length)[:length])
+    fields = {"bytes_sent": length, "chunk_index": 0, "is_last": True, "total_size": length}
+    return orjson.dumps({"correlation_id": CORRELATION_ID, "data": data, **fields})
+
+
+def trivial_module(hook: str = "on_request_headers") -> Module:
+    text = TRIVIAL.replace("on_request_headers", hook)
+    return Module(make_engine(), bytes(wasmtime.wat2wasm(text)), "trivial")
 
 
 def trivial_instance() -> Instance:
@@ -145,9 +153,9 @@ def whole_request(language: str, isolation: Isolation) -> Callable[[], None]:
 
     def request() -> None:
         number = next(numbers)
-        for frame_type, frame in ((0x10, opening[number]), (0x12, middle[number - UNDER_WAY])):
+        before = number - UNDER_WAY
+        for frame_type, frame in ((0x10, opening[number]), (0x12, middle[before]), (0x13, closing[before])):
             assert agent.quick.answer_frame(frame_type, frame, time.monotonic_ns()) is not None
-        agent.answer_v2(0x13, closing[number - UNDER_WAY], time.monotonic_ns(), no_reply)
 
     return request
 

@@ -153,8 +153,9 @@ def probe(stage: Stage) -> None:
             owner = (SOCKETS / "agent.sock").stat()
             assert f"{owner.st_uid}:{owner.st_gid}" == stage.user, owner
         finally:
-            children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text()
-            os.kill(int(children or agent.pid), signal.SIGTERM)
+            if agent.poll() is None:
+                children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text()
+                os.kill(int(children or agent.pid), signal.SIGTERM)
     assert agent.returncode == 0, agent.returncode
     # Without the agent its check must fail, or it says nothing.
     assert subprocess.run(container(stage, stage.health), env=environment, timeout=30).returncode == 1

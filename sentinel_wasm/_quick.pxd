@@ -1,4 +1,4 @@
-"""A header event's bytes in, its answer's frame out, in one call."""
+"""An event's bytes in, its answer's frame out, in one call."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -39,12 +39,21 @@ cdef class QuickPath:
     cdef tuple allowed          # the answer where the module has nothing to say, by version
     cdef dict kept
     cdef Counts counts
+    cdef bint echo
+    cdef size_t audit_at        # in the frame of `allowed` for version 2
     cdef char* input
     cdef uint64_t logged_below  # hashes of requests whose decisions are logged
     cdef int64_t guest_ns       # that guests took since it was set to 0
     cdef int64_t ended_ns       # when the last one returned
 
     cdef bint answer(self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
+    cdef bint answer_chunk(
+        self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
+    cdef object ask(
+        self, GuestCall guest, int hook, const char* data, uint32_t length, int frame_type,
+        int64_t arrived_ns, const Found* found, Outgoing* out, size_t* audit, bint* blocks)
+    cdef size_t replace(
+        self, Outgoing* out, size_t before, size_t audit, bytes data, const Span* index) except 0
     cdef bytes python_answer(self, outcome, int hook, const Found* found)
     cdef void record(
         self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out, size_t before,

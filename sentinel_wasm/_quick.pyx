@@ -1,20 +1,23 @@
-"""A header event's bytes in, its answer's frame out, in one call, while nothing unusual is going on.
+"""An event's bytes in, its answer's frame out, in one call, while nothing unusual is going on.
 
-What Python does for such an event is the specification: `agent.Agent.answer_v1` and `answer_v2`.
+That is for header events, and for v2's body chunks. What Python does for such an event is the specification:
+`agent.Agent.answer_v1` and `answer_v2`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove, memset, strlen
 
 from sentinel_wasm._answers cimport ANSWER_FRAME, MOST_ANSWER_RATIO, MOST_RESULT, write_answer
+from sentinel_wasm._chunks cimport REQUEST_BODY, RESPONSE_BODY, Chunk, chunk_input, read_chunk
 from sentinel_wasm._fastpath cimport REQUEST_HEADERS
 from sentinel_wasm._hostcalls cimport monotonic_ns
 from sentinel_wasm._instances cimport Outcome, fault
 from sentinel_wasm._json cimport fnv1a, put, puts
 from sentinel_wasm._metrics cimport DECIDED_ALLOW, DECIDED_BLOCK, count_decision
 
+from sentinel_wasm.base64 import decode, encode
 from sentinel_wasm.errors import ModuleError
 
 cdef enum:
@@ -27,7 +30,9 @@ cdef enum:
 
     # Numbers of guest.abi.HOOKS.
     ON_REQUEST_HEADERS = 0
+    ON_REQUEST_BODY = 1
     ON_RESPONSE_HEADERS = 2
+    ON_RESPONSE_BODY = 3
     ON_CONFIGURE = 5
     ON_WEBSOCKET_FRAME = 6
 
@@ -103,21 +108,24 @@ cdef class Inline:
 
 
 cdef class QuickPath:
-    """Answers header events of one agent.
+    """Answers header events of one agent, and v2's body chunks.
 
     `owner` takes what is out of the ordinary, and never raises: `guest_failed(guest, correlation_id, error)`
     and `look_after(guest, correlation_id)` follow a call that failed or left something behind,
-    `outcome_answer(hook, correlation_id, version, outcome)` gives an answer without an id, and
+    `outcome_answer(hook, correlation_id, version, outcome)` gives an answer without an id,
+    `chunk_answer(frame_type, payload, outcome)` does for a body chunk, and
     `over(hook, blocks, correlation_id, event)` is told of answers that may be a request's last, where it has
     a guest of its own; `event` is what the guest read, empty where no frames can follow. `hooks` says which
     hooks there are, `allowed` is the answer where the module has nothing to say, for versions 1 and 2.
     `kept`: answers without an id, each behind its decision, by (result, hook, version). Where `inline` never
-    opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` by itself.
+    opens, `owner` may be None. Each answer is counted in `counts`: those of `outcome_answer` and
+    `chunk_answer` by themselves. `echo`: a chunk of a response that passes is replaced by itself.
     """
 
     def __cinit__(
             self, Normaliser normaliser not None, Inline inline not None, object owner, int64_t limit_ns,
-            tuple hooks not None, tuple allowed not None, dict kept not None, Counts counts not None):
+            tuple hooks not None, tuple allowed not None, dict kept not None, Counts counts not None,
+            bint echo=False):
         self.normaliser = normaliser
         self.inline = inline
         self.owner = owner
@@ -129,6 +137,8 @@ cdef class QuickPath:
         self.allowed = allowed
         self.kept = kept
         self.counts = counts
+        self.echo = echo
+        self.audit_at = HEAD_V2 + <size_t>(<bytes>allowed[1]).index(b'"audit"')
         self.input = <char*>malloc(MOST_PAYLOAD)
         if self.input == NULL:
             raise MemoryError
@@ -170,15 +180,16 @@ cdef class QuickPath:
             self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1:
         """The same, written behind what is in `out`; False: nothing was done."""
         cdef Found found
-        cdef Outcome outcome
         cdef GuestCall guest
         cdef int hook
         cdef bint blocks = False
         cdef size_t before = out.used
         cdef size_t audit = 0
-        cdef object result = None
-        if not self.inline.open or payload.length > MOST_PAYLOAD \
-                or not self.normaliser.read(frame_type, payload, &found) \
+        if not self.inline.open or payload.length > MOST_PAYLOAD:
+            return False
+        if frame_type == REQUEST_BODY or frame_type == RESPONSE_BODY:
+            return self.answer_chunk(frame_type, payload, arrived_ns, out)
+        if not self.normaliser.read(frame_type, payload, &found) \
                 or found.version < 1 or found.version > 2 or found.length > MOST_PAYLOAD:
             return False
         hook = ON_REQUEST_HEADERS if found.kind == REQUEST_HEADERS else ON_RESPONSE_HEADERS
@@ -198,21 +209,11 @@ cdef class QuickPath:
         if guest is None:
             return False
         self.normaliser.write(&found, self.input)
-        if not guest.run(hook, self.input, <uint32_t>found.length, arrived_ns, self.limit_ns, &outcome):
-            result = fault(guest.plan, &outcome, &guest.guest.host.ended, self.limit_ns)
-            self.owner.guest_failed(guest, ascii(&found.id), result)
-        elif outcome.length == 0:
-            self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
-        elif not self.write_result(
-                guest.guest.result, outcome.length, frame_type, &found, out, &audit, &blocks):
-            result = PyBytes_FromStringAndSize(guest.guest.result, outcome.length)
-        self.guest_ns += guest.took_ns
-        self.ended_ns = guest.ended_ns
-        if guest.needs_care:
-            # What it returned has been copied: the guest may be given to a worker.
-            self.owner.look_after(guest, ascii(&found.id))
-        if result is not None:
-            self.write(self.python_answer(result, hook, &found), frame_type, &found.id, out)
+        left = self.ask(
+            guest, hook, self.input, <uint32_t>found.length, frame_type, arrived_ns, &found, out, &audit,
+            &blocks)
+        if left is not None:
+            self.write(self.python_answer(left, hook, &found), frame_type, &found.id, out)
             return True
         count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
         if self.counts.recent is not None:
@@ -223,6 +224,112 @@ cdef class QuickPath:
                 event = PyBytes_FromStringAndSize(self.input, <Py_ssize_t>found.length)
             self.owner.over(hook, blocks, ascii(&found.id), event)
         return True
+
+    cdef bint answer_chunk(
+            self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1:
+        """The same, of a body chunk."""
+        cdef Chunk chunk
+        cdef Found found
+        cdef GuestCall guest = None
+        cdef bytes data, given
+        cdef int hook = ON_REQUEST_BODY if frame_type == REQUEST_BODY else ON_RESPONSE_BODY
+        cdef bint blocks = False
+        cdef size_t before = out.used
+        cdef size_t audit = 0
+        cdef bint asks = self.hooks[hook]
+        if not read_chunk(frame_type, payload, &chunk) \
+                or (asks and self.logged_below != 0 and mixed(&chunk.id) < self.logged_below):
+            return False
+        try:
+            data = decode(ascii(&chunk.data))
+        except ValueError:
+            return False
+        memset(&found, 0, sizeof(found))
+        found.id = chunk.id
+        found.version = 2
+        if asks:
+            try:
+                guest = self.inline.of(&chunk.id, arrived_ns + self.limit_ns)
+                if guest is None:
+                    return False
+                given = chunk_input(&chunk, data)
+                left = self.ask(
+                    guest, hook, PyBytes_AS_STRING(given), <uint32_t>PyBytes_GET_SIZE(given), frame_type,
+                    arrived_ns, &found, out, &audit, &blocks)
+            except ModuleError as error:
+                left = error
+            if left is not None:
+                event = PyBytes_FromStringAndSize(payload.at, <Py_ssize_t>payload.length)
+                self.write(self.owner.chunk_answer(frame_type, event, left), frame_type, &found.id, out)
+                return True
+        else:
+            self.write(self.allowed[1], frame_type, &found.id, out)
+        if self.echo and frame_type == RESPONSE_BODY:
+            audit = self.replace(out, before, audit, data, &chunk.index)
+        count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
+        if self.counts.recent is not None:
+            self.record(
+                hook, blocks, frame_type, &found, out, before, audit,
+                monotonic_ns() if guest is None else guest.ended_ns)
+        if asks and self.inline.find is not None and (blocks or chunk.is_last):
+            self.owner.over(hook, blocks, ascii(&chunk.id), b"")
+        return True
+
+    cdef object ask(
+            self, GuestCall guest, int hook, const char* data, uint32_t length, int frame_type,
+            int64_t arrived_ns, const Found* found, Outgoing* out, size_t* audit, bint* blocks):
+        """Call the guest and write the answer; otherwise what Python must make one of, a result or an error.
+
+        `audit` is where the answer's begins in `out`, and stays where the module has nothing to say.
+        """
+        cdef Outcome outcome
+        cdef size_t before = out.used
+        cdef object left = None
+        if not guest.run(hook, data, length, arrived_ns, self.limit_ns, &outcome):
+            left = fault(guest.plan, &outcome, &guest.guest.host.ended, self.limit_ns)
+            self.owner.guest_failed(guest, ascii(&found.id), left)
+        elif outcome.length == 0:
+            self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
+        elif not self.write_result(
+                guest.guest.result, outcome.length, frame_type, found, out, audit, blocks) \
+                or (blocks[0] and frame_type == RESPONSE_BODY):
+            # A block of a response's body needs a replacement too (protocol.answers).
+            out.used = before
+            left = PyBytes_FromStringAndSize(guest.guest.result, outcome.length)
+        self.guest_ns += guest.took_ns
+        self.ended_ns = guest.ended_ns
+        if guest.needs_care:
+            # What it returned has been copied: the guest may be given to a worker.
+            self.owner.look_after(guest, ascii(&found.id))
+        return left
+
+    cdef size_t replace(
+            self, Outgoing* out, size_t before, size_t audit, bytes data, const Span* index) except 0:
+        """Have the answer that begins at `before` replace a chunk by itself; where its audit begins then.
+
+        Its mutation is null. `protocol.answers.for_response_body` is the specification.
+        """
+        cdef Py_ssize_t length
+        cdef const char* encoded
+        cdef object text = encode(data)
+        cdef size_t more, null_at
+        cdef char* o
+        if audit == 0:
+            audit = before + self.audit_at
+        null_at = audit - strlen(b'null,"websocket_decision":null,')
+        encoded = PyUnicode_AsUTF8AndSize(text, &length)
+        more = strlen(b'{"data":"","chunk_index":}') + <size_t>length + index.length - strlen(b"null")
+        room(out, more)
+        o = out.data + null_at
+        memmove(o + more, o, out.used - null_at)
+        o = puts(o, b'{"data":"')
+        o = put(o, encoded, <size_t>length)
+        o = puts(o, b'","chunk_index":')
+        o = put(o, index.at, index.length)
+        puts(o, b"}")
+        out.used += more
+        write_head(out.data + before, AGENT_RESPONSE, out.used - before - HEAD_V2)
+        return audit + more
 
     cdef bytes python_answer(self, outcome, int hook, const Found* found):
         """The answer, without an id, to a result or an error."""

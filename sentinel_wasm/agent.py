@@ -21,6 +21,7 @@ from sentinel_wasm.guest.pool import LATER, Answered, Configured
 from sentinel_wasm.link import KEPT, KEPT_BYTES, Link
 from sentinel_wasm.protocol import answers, events
 from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.settings import Settings
 
 # What the normaliser takes: v2's types of the header events, and 0 for a v1 request.
@@ -61,6 +62,7 @@ class Agent(Answering):
             (answers.allow(1), answers.allow(2)),
             self._kept,
             self.counts,
+            settings.echo_response_bodies,
         )
         self._configure_by = self.configure_module
         self.set_debug(False)
@@ -94,6 +96,17 @@ class Agent(Answering):
             return self._result_answer(hook, correlation_id, version, outcome)
         except Exception as defect:
             return self._answer_defect(defect, hook, version, correlation_id)
+
+    def chunk_answer(self, frame_type: int, payload: bytes, outcome: bytes | ModuleError) -> bytes:
+        """The same, of a body chunk over v2."""
+        response = frame_type == FrameType.RESPONSE_BODY_CHUNK
+        hook = abi.ON_RESPONSE_BODY if response else abi.ON_REQUEST_BODY
+        chunk = events.parse(events.EVENT_TYPES[frame_type], events.loads(payload))
+        assert isinstance(chunk, events.BodyChunk)
+        try:
+            return self._body_answer(hook, chunk, 2, 0, True, outcome)
+        except Exception as defect:
+            return self._answer_defect(defect, hook, 2, chunk.correlation_id)
 
     def over(self, hook: int, blocks: bool, correlation_id: str, event: bytes) -> None:
         """An answer without a failure that may be the last for its request."""

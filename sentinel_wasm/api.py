@@ -18,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from sentinel_wasm import base64
 from sentinel_wasm._fastpath import Pace
 from sentinel_wasm._metrics import Counts
 from sentinel_wasm.decision import ALLOW, Decision, failure
-from sentinel_wasm.errors import ModuleError, UserError
+from sentinel_wasm.errors import EventError, ModuleError, UserError
 from sentinel_wasm.guest import abi, inputs
 from sentinel_wasm.guest import module as guest
 from sentinel_wasm.guest.engine import make_engine
@@ -124,12 +126,12 @@ class Module:
         self._writer = inputs.InputWriter("canonical", "joined")
         self._limits = limits
         self._instance = Instance(compiled, limits, self._output, pace=Pace(self._counts))
-        self._config = inputs.configure(config) if compiled.hooks[abi.ON_CONFIGURE] else None
         try:
+            self._config = inputs.configure(config) if compiled.hooks[abi.ON_CONFIGURE] else None
             self.restart()
-        except UserError:
+        except (UserError, EventError) as error:
             self.close()
-            raise
+            raise UserError(str(error)) from None
         self.start_log = self._output.taken()
 
     @classmethod
@@ -225,7 +227,10 @@ class Module:
         if hook not in FIELDS:
             raise UserError(f"no hook {hook!r}; there are {', '.join(FIELDS)}")
         number = abi.HOOKS.index(hook)
-        data = self._input(hook, event)
+        try:
+            data = self._input(hook, event)
+        except (orjson.JSONEncodeError, UnicodeEncodeError) as wrong:
+            raise UserError(f"an event of {hook} that JSON cannot say: {wrong}") from None
         result = error = lost = None
         decision = ALLOW
         before_ns = self._counts.call_times[1]

@@ -1,4 +1,4 @@
-"""The proxy's side of the protocol, blocking: for tests, the demo and tools. Not for the agent itself."""
+"""The proxy's side of the protocol, blocking: for tests and tools. Not for the agent itself."""
 
 from __future__ import annotations
 

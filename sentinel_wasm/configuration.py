@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -303,4 +304,8 @@ def shown(value: Any) -> str:
         return "a number of over 64 bits"  # which Python may refuse to write in full
     if isinstance(value, int | float):
         return repr(value)
-    return "a table" if isinstance(value, dict) else "an array" if isinstance(value, list) else "a date"
+    if isinstance(value, date | time):
+        return "a date"
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"
+    return f"of type {type(value).__name__}"  # from a program: TOML and JSON have no more

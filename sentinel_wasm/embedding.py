@@ -71,22 +71,22 @@ async def serve(
     agent = await make_agent(settings, [load])
     warn(Wanted(settings, "header_names" in chosen), agent.modules)
     serving = Serving(settings, agent, lost=lambda one: reverse.lost(one.proxy, one.lived_s))
-    reverse = Reverse(settings, serving.adopt, serving.reverse)
     changes = Changes(serving, settings)
-    status = Status(serving, reverse=reverse)
-    reporting = loop.create_task(send_reports(serving, status, {}))
     try:
+        reverse = Reverse(settings, serving.adopt, serving.reverse)
+        status = Status(serving, reverse=reverse)
         with _sockets(settings) as sockets:
             accepting = Accepting(serving, status, sockets, reverse)
             await accepting.accept()
             accepting.connect()
+            reporting = loop.create_task(send_reports(serving, status, {}))
             try:
                 yield
             finally:
+                reporting.cancel()
                 status.is_draining = True
                 accepting.accept_no_more()
     finally:
-        reporting.cancel()
         await _end(serving)
         await changes.end()
 

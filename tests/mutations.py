@@ -1,4 +1,4 @@
-"""Header events changed at random: in their members, in how those are written, in their bytes.
+"""Header events and body chunks changed at random: their members, how those are written, their bytes.
 
 A document is kept as the pieces it is written of, so that it can also say what no JSON writer would: a member
 twice, a number with a sign, half a surrogate pair.
@@ -68,7 +68,14 @@ NOT_JSON = (
     *(b"1e", b"1.", b".5", b"+1", b"00", b"01", b"0x10", b"NaN", b"Infinity", b"-", b"1_0", b"1 0"),
     *(b"True", b"nul", b"nulll", b"tru", b"undefined", b"'a'", b""),
 )
+DATA = (
+    *(b'""', b'"YQ=="', b'"YWI="', b'"YWJj"', b'"YR=="', b'"YQ"', b'"YQ="', b'"YQ==YQ=="', b'"Y Q="'),
+    *(b'"-_8="', b'"w6k="', b'"w6nDqQ=="', b'"IgpcAA=="', b'"/w=="', b'"7aCA"', b'"YQ\\u003d="'),
+    *(b'"Y\\/8="', b'"Y\xc3\xa9=="'),
+)
+CHUNK_NUMBERS = (b'"total_size"', b'"chunk_index"', b'"bytes_sent"', b'"bytes_received"')
 FIELDS = (
+    *(b"data", b"is_last", b"total_size", b"chunk_index", b"bytes_sent", b"bytes_received"),
     *(b"correlation_id", b"metadata", b"client_ip", b"headers", b"method", b"uri", b"status"),
     *(b"payload", b"version", b"event_type", b"client_port", b"header\\u0073", b"Headers", b"header"),
     *(b"", b"x", b"\xc3\xa9"),
@@ -365,6 +372,20 @@ def _change_envelope(document: Members, pick: random.Random) -> None:
             document.append(_copied(Members([pick.choice(document)]))[0])
 
 
+def _change_chunk(document: Members, pick: random.Random) -> None:
+    """Nothing where there is no data."""
+    payload = _payload(document)
+    if payload.at(b'"data"') is None:
+        return
+    match pick.randrange(4):
+        case 0:
+            payload.put(b'"data"', pick.choice(DATA))
+        case 1:
+            payload.put(b'"is_last"', pick.choice((b"true", b"false", *OTHERS)))
+        case _:
+            payload.put(pick.choice(CHUNK_NUMBERS), pick.choice((*NUMBERS, b"null")))
+
+
 def _change_number(document: Members, pick: random.Random) -> None:
     numbers = [
         (node, index)
@@ -445,6 +466,7 @@ _CHANGES: tuple[Callable[[Members, random.Random], None], ...] = (
     *(_change_identity,) * 8,
     *(_change_metadata,) * 3,
     *(_change_envelope,) * 5,
+    *(_change_chunk,) * 20,
     *(_change_number,) * 8,
     *(_change_text,) * 14,
     *(_change_any,) * 10,

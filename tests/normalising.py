@@ -1,4 +1,4 @@
-"""The one-pass normaliser beside the Python path, which is its specification."""
+"""The one-pass normalisers beside the Python path, which is their specification."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import orjson
 
+from sentinel_wasm import _chunks
 from sentinel_wasm._fastpath import Normaliser
 from sentinel_wasm.errors import EventError
-from sentinel_wasm.guest.inputs import InputWriter
+from sentinel_wasm.guest.inputs import InputWriter, body_chunk
 from sentinel_wasm.protocol import events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import HeaderNames, HeaderValues
@@ -19,7 +20,10 @@ DATA = Path(__file__).parent / "data"
 
 V1 = 0
 REQUEST = 0x10
+REQUEST_BODY = 0x11
 RESPONSE = 0x12
+RESPONSE_BODY = 0x13
+BODIES = (REQUEST_BODY, RESPONSE_BODY)
 KINDS = {EventKind.REQUEST_HEADERS: REQUEST, EventKind.RESPONSE_HEADERS: RESPONSE}
 
 Form = tuple[HeaderNames, HeaderValues]
@@ -42,9 +46,17 @@ class Disagreement(AssertionError):
 
 def compare(frame_type: int, frame: bytes, form: Form) -> Outcome:
     """What the two make of an event (0: a v1 request). Raises Disagreement."""
-    found = NORMALISERS[form].event(frame_type, frame)
+    found: object
     try:
-        expected = specified(frame_type, frame, form)
+        found = (
+            _chunks.chunk(frame_type, frame)
+            if frame_type in BODIES
+            else NORMALISERS[form].event(frame_type, frame)
+        )
+    except ValueError:
+        found = None  # not base64
+    try:
+        expected: object = specified(frame_type, frame, form)
     except EventError as error:
         if found is None:
             return Outcome.REFUSED
@@ -63,10 +75,13 @@ def _words(frame_type: int, frame: bytes, form: Form, found: object, expected: o
     )
 
 
-def specified(frame_type: int, frame: bytes, form: Form) -> tuple[int, int, str, bytes]:
-    """What the agent makes of a header event without the normaliser. Raises EventError where it can't.
+def specified(
+    frame_type: int, frame: bytes, form: Form
+) -> tuple[int, int, str, bytes] | tuple[str, int, bytes, bytes]:
+    """What the agent makes of an event without a normaliser. Raises EventError where it can't.
 
-    (v2's event type, version, correlation id of the answer, the guest's input)
+    (v2's event type, version, correlation id of the answer, the guest's input), or of a body chunk
+    (correlation id, its index, its data, the guest's input)
     """
     try:
         payload = orjson.loads(frame)
@@ -82,6 +97,17 @@ def specified(frame_type: int, frame: bytes, form: Form) -> tuple[int, int, str,
         event = events.parse(events.EVENT_TYPES[frame_type], payload)
     if identity is None:
         raise EventError("the event has no correlation_id")
+    if isinstance(event, events.BodyChunk):
+        data = body_chunk(
+            event.correlation_id,
+            event.data,
+            event.text,
+            is_last=event.is_last,
+            total_size=event.total_size,
+            chunk_index=event.chunk_index,
+            bytes_seen=event.bytes_seen,
+        )
+        return identity, event.chunk_index, event.data, data
     if isinstance(event, events.RequestHeaders):
         data = WRITERS[form].request_headers(
             event.method, event.uri, event.client_ip, event.correlation_id, event.headers
@@ -106,18 +132,30 @@ def _opened(request: object) -> tuple[int, int, object]:
     return KINDS[kind], version, request.get("payload")
 
 
+def captured_v1() -> list[bytes]:
+    """What the real v1 proxy sent, as payloads."""
+    lines = (DATA / "sentinel-proxy-0.2.5-v1.jsonl").read_text().splitlines()
+    return [json.loads(line)["payload"].encode() for line in lines]
+
+
+def captured_v2() -> list[tuple[int, bytes]]:
+    """What the real v2 proxy sent, as (type, payload)."""
+    lines = (DATA / "zentinel-proxy-0.6.45-v2.jsonl").read_text().splitlines()
+    return [(frame["type"], frame["payload"].encode()) for frame in map(json.loads, lines)]
+
+
 def captured() -> list[tuple[int, bytes]]:
-    """Every header event that the real proxies sent, as (v2's type or 0, payload)."""
-    found = []
-    for line in (DATA / "zentinel-proxy-0.6.45-v2.jsonl").read_text().splitlines():
-        frame = json.loads(line)
-        if frame["type"] in (REQUEST, RESPONSE):
-            found.append((frame["type"], frame["payload"].encode()))
-    for line in (DATA / "sentinel-proxy-0.2.5-v1.jsonl").read_text().splitlines():
-        payload = json.loads(line)["payload"]
-        if '"event_type":"request_headers"' in payload:
-            found.append((V1, payload.encode()))
-    return found
+    """Every header event that they sent, as (v2's type or 0, payload)."""
+    is_request = b'"event_type":"request_headers"'
+    return [
+        *(frame for frame in captured_v2() if frame[0] in (REQUEST, RESPONSE)),
+        *((V1, payload) for payload in captured_v1() if is_request in payload),
+    ]
+
+
+def captured_chunks() -> list[tuple[int, bytes]]:
+    """Every body chunk that the v2 proxy sent."""
+    return [frame for frame in captured_v2() if frame[0] in BODIES]
 
 
 def in_both_protocols() -> list[tuple[int, bytes]]:

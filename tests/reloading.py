@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-import orjson
-import wasmtime
-
 from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 
 from .conftest import RunningAgent
-from .wat import module
+from .guest.wat import binary
+from .wat import IS_EMPTY, allowing, module, refusing
 
 PATIENCE_S = 60
 
 
 def tagging(tag: str, extra: str = "", **hooks: str) -> bytes:
     """A module that allows with this tag."""
-    says = f'{{"decision":"allow","tags":["{tag}"]}}'
-    return built(module(extra, on_request_headers=says, **hooks))
+    return binary(module(extra, on_request_headers=allowing(tag), **hooks))
 
 
-def built(text: str) -> bytes:
-    return bytes(wasmtime.wat2wasm(text))
+def unconfigurable(tag: str) -> bytes:
+    """The same, which takes no configuration but the empty one."""
+    return binary(refusing("no such list", IS_EMPTY, on_request_headers=allowing(tag)))
 
 
 FIRST, SECOND = tagging("first"), tagging("second")
-TRAPS_AT_START = built(module("(func $trap unreachable) (start $trap)", on_request_headers="{}"))
-TRAPS_ON_EVENTS = built(
+TRAPS_AT_START = binary(module("(func $trap unreachable) (start $trap)", on_request_headers="{}"))
+TRAPS_ON_EVENTS = binary(
     module('(func (export "on_request_headers") (param i32 i32) (result i64) unreachable)')
 )
 
@@ -46,9 +43,7 @@ def put(path: Path, data: bytes) -> None:
 
 def results(agent: RunningAgent) -> list[dict[str, Any]]:
     """The lines that say what became of reloads."""
-    whole = agent.log.rpartition("\n")[0]
-    lines = map(orjson.loads, whole.splitlines())
-    return [line for line in lines if line["event"].startswith("reload")]
+    return [line for line in agent.lines() if line["event"].startswith("reload")]
 
 
 def next_result(agent: RunningAgent, before: int) -> dict[str, Any]:
@@ -66,12 +61,14 @@ def reload(agent: RunningAgent) -> dict[str, Any]:
     return next_result(agent, before)
 
 
+def configure(client: ClientV1 | ClientV2, config: Any) -> dict[str, Any]:
+    """The answer."""
+    payload = {"correlation_id": "c", "agent_id": "wasm", "config": config}
+    return client.ask(EventKind.CONFIGURE, payload)
+
+
 def tags(client: ClientV1 | ClientV2, identity: str = "id") -> list[str]:
     """Of the answer to one event."""
     answer = client.ask(EventKind.REQUEST_HEADERS, request_headers(identity))
     found: list[str] = answer["audit"]["tags"]
     return found
-
-
-def threads(agent: RunningAgent) -> int:
-    return len(os.listdir(f"/proc/{agent.process.pid}/task"))

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .conftest import PATIENT
-from .test_workers import has_ended, until
+from .conftest import PATIENT, has_ended, until
 
 if TYPE_CHECKING:
     from typing_extensions import Self

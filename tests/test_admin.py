@@ -18,6 +18,7 @@ from sentinel_wasm.server.trial import Loaded
 from sentinel_wasm.settings import Address, parse_address
 
 from .conftest import BuildWat, StartAgent
+from .e2e.proxy import free_port
 from .guest import wat
 from .scraping import LOCAL, address
 from .test_cli import assert_one_line, run
@@ -48,12 +49,6 @@ class Said:
 
     async def loaded(self) -> Loaded | None:
         return None
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def exchange(where: Address, request: bytes) -> bytes:
@@ -167,7 +162,7 @@ def test_a_request_that_comes_in_pieces_is_answered() -> None:
         for byte in get(b"/healthz"):
             writer.write(bytes([byte]))
             await writer.drain()
-        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200")
         writer.close()
 
     served(talk)

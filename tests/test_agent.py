@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -22,6 +21,7 @@ from sentinel_wasm.link import KEPT, KEPT_BYTES
 from sentinel_wasm.protocol.answers import with_correlation_id
 from sentinel_wasm.settings import Settings
 
+from .guest.wat import binary
 from .wat import module
 
 pytestmark = pytest.mark.parallel
@@ -38,7 +38,7 @@ def broken_agent(monkeypatch: pytest.MonkeyPatch) -> Agent:
     def defect(*_: object) -> None:
         raise ZeroDivisionError
 
-    wasm = bytes(wasmtime.wat2wasm(module(on_request_headers='{"decision":"allow"}')))
+    wasm = binary(module(on_request_headers='{"decision":"allow"}'))
     agent = Agent(Settings(module=Path("m.wasm")), Module(make_engine(), wasm, "m.wasm"))
     monkeypatch.setattr(agent, "_ask", defect)
     return agent
@@ -84,7 +84,7 @@ def test_a_defect_closes_v2_where_no_id_can_be_salvaged(broken_agent: Agent) -> 
 
 
 def make_agent(**results: str) -> Agent:
-    wasm = bytes(wasmtime.wat2wasm(module(**results)))
+    wasm = binary(module(**results))
     return Agent(Settings(module=Path("m.wasm")), Module(make_engine(), wasm, "m.wasm"))
 
 
@@ -145,7 +145,7 @@ def keeping() -> Agent:
 
 
 @given(asked=st.lists(st.tuples(results, st.one_of(st.sampled_from(IDS), short)), min_size=1, max_size=4))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_result_has_the_same_answer_kept_or_not(keeping: Agent, asked: list[tuple[Any, str]]) -> None:
     agent = keeping
     for result, identity in asked:

@@ -25,7 +25,7 @@ def read(decision: Decision) -> Decision:
 
 
 @given(st.fixed_dictionaries({"decision": DECISION}, optional=OTHERS))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_decision_is_read_as_it_was_written(result: dict[str, Any]) -> None:
     try:
         decision = parse_result(json.dumps(result).encode(), ON_REQUEST_HEADERS)

@@ -90,7 +90,7 @@ def test_generated_results_agree(capsys: pytest.CaptureFixture[str]) -> None:
     counts: Counter[str] = Counter()
 
     @given(written())
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     def agrees(result: bytes) -> None:
         counts[compare(result)] += 1
 

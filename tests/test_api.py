@@ -138,6 +138,9 @@ def test_a_configuration_reaches_the_module_or_is_refused(build_wat: BuildWat) -
     )
     with pytest.raises(UserError, match="no rules"):
         Module.load(build_wat(refuses), {"rules": []})
+    for what in (object(), "\ud800"):
+        with pytest.raises(UserError, match="the configuration cannot be passed on: "):
+            Module.load(build_wat(refuses), {"rules": what})
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,10 @@ def test_a_configuration_reaches_the_module_or_is_refused(build_wat: BuildWat) -
         ("on_response_headers", {"status": "200"}, "expected a number"),
         ("on_request_body", {"data": 1}, "expected bytes or text"),
         ("on_request_body", {"is_last": 1}, "expected true or false"),
+        ("on_request_headers", {"uri": "/\udcff"}, "that JSON cannot say: str is not valid UTF-8"),
+        ("on_request_headers", {"headers": {"\udcff": "a"}}, "that JSON cannot say: str is not valid UTF-8"),
+        ("on_request_body", {"data": "\udcff"}, "that JSON cannot say: 'utf-8' codec can't encode"),
+        ("on_request_body", {"chunk_index": 2**64}, "that JSON cannot say: Integer exceeds 64-bit range"),
         ("on_configure", {}, "no hook 'on_configure'; there are on_request_headers"),
     ],
 )

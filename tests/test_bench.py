@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +14,8 @@ from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 
-from sentinel_wasm.bench import load
+from sentinel_wasm.bench import load, processes
 from sentinel_wasm.bench.baseline import Baseline, slower
 from sentinel_wasm.bench.events import TYPICAL
 from sentinel_wasm.bench.histogram import Histogram
@@ -60,7 +62,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for name, turns in (("quick", 100_000), ("slow", 5_000_000)):
         found[name] = directory / f"{name}.wasm"
-        found[name].write_bytes(wasmtime.wat2wasm(spinning(turns)))
+        found[name].write_bytes(wat.binary(spinning(turns)))
     return found
 
 
@@ -197,6 +199,11 @@ def test_a_configuration_reaches_the_module(tmp_path: Path) -> None:
     done = run("bench", RUST, "--module-config", config, *BRIEF)
     assert done.returncode == 2
     assert "--module-config has a null" in done.stderr
+    for depth in (250, 900):
+        config.write_text('{"a":' * depth + "1" + "}" * depth)
+        done = run("bench", RUST, "--module-config", config, *BRIEF)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "--module-config is nested too deeply" in done.stderr
 
 
 def test_an_agent_that_runs_is_measured(start_agent: StartAgent) -> None:
@@ -268,6 +275,16 @@ def test_an_agent_that_says_nothing_is_given_up(
     over.set()
 
 
+def test_a_process_may_have_a_name_that_is_no_text() -> None:
+    program = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff)'); print(flush=True); input()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert process.pid in processes.family(os.getpid())
+        process.communicate(b"\n")
+
+
 # ---- What cannot be measured ----
 
 
@@ -277,7 +294,8 @@ def test_what_is_there_but_no_module_or_agent_is_said(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(nobody))
     for path, why in (
-        (tmp_path / "none", "there is neither a module nor a socket"),
+        (tmp_path / "none", "there is neither a module nor a socket: No such file"),
+        (tmp_path / ("a" * 300), "there is neither a module nor a socket: File name too long"),
         (text, f"no agent starts for {text}: "),
         (nobody, "nobody to connect to: Connection refused"),
     ):

@@ -18,6 +18,8 @@ from benchmarks.servers import Server, floor
 from benchmarks.tools import Generator, Shape, ToolError, build
 from sentinel_wasm.bench import reference, svg
 from sentinel_wasm.bench.histogram import Histogram
+from sentinel_wasm.client import request_headers
+from sentinel_wasm.protocol.events import EventKind
 
 from .conftest import ROOT, BuildWat, StartAgent
 from .pretending import HELLO, AgentThat, Answer, v1, v2
@@ -89,12 +91,14 @@ def test_the_plots_are_svg(measured: tuple[str, Path]) -> None:
         assert all(title in text for title in ("floor (C, no guest)", "sentinel-wasm"))
 
 
+@pytest.mark.parametrize("count", work.SIZES)
+def test_events_have_as_many_headers_as_they_are_said_to(count: int) -> None:
+    assert len(work.headers(count)) == count
+
+
 def test_no_two_results_of_the_distinct_module_are_the_same(
     start_agent: StartAgent, build_wat: BuildWat
 ) -> None:
-    from sentinel_wasm.client import request_headers
-    from sentinel_wasm.protocol.events import EventKind
-
     with start_agent(build_wat(work.DISTINCT)).v2() as client:
         for name in ("one", "another", "0123456789"):
             answer = client.ask(EventKind.REQUEST_HEADERS, request_headers(name))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import wasmtime
 
 from .conftest import EXAMPLES, BuildWat
 from .guest import wat
@@ -99,13 +99,13 @@ def test_a_block_ends_it_and_people_can_read_it() -> None:
 
 
 def test_a_module_that_fails_is_exit_status_1(build_wat: BuildWat) -> None:
-    path = build_wat(TRAPS)
-    done = run("call", path, "http://a/")
+    call = ("call", build_wat(TRAPS), "http://a/", *PATIENT)
+    done = run(*call)
     assert done.returncode == 1
     assert "failed    trap: " in done.stdout
     assert "decision  block; status 500; tags wasm-error" in done.stdout
-    assert "fail-open" in run("call", path, "http://a/", "--fail-open").stdout
-    (line,) = run("call", path, "http://a/", "--json").stdout.splitlines()
+    assert "fail-open" in run(*call, "--fail-open").stdout
+    (line,) = run(*call, "--json").stdout.splitlines()
     assert orjson.loads(line)["error"]["kind"] == "trap"
 
 
@@ -118,7 +118,7 @@ def test_a_hook_that_is_not_there_is_said(build_wat: BuildWat) -> None:
 def test_what_a_module_says_does_not_reach_the_terminal(build_wat: BuildWat) -> None:
     result = b'{"decision":"allow","tags":["\\u001b[31m"]}'
     says = wat.module(wat.data(wat.RESULT, result), wat.hook(wat.returns(wat.RESULT, len(result))))
-    done = run("call", build_wat(says), "http://a/\x1b[31m")
+    done = run("call", build_wat(says), "http://a/\x1b[31m", *PATIENT)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert "tags \\x1b[31m" in done.stdout
@@ -195,7 +195,7 @@ def test_a_request_of_a_har_file_that_was_not_answered(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_fails_does_not_end_the_others(build_wat: BuildWat) -> None:
-    done = run("call", build_wat(TRAPS), "-", "--json", data=har(entry(), entry()))
+    done = run("call", build_wat(TRAPS), "-", "--json", *PATIENT, data=har(entry(), entry()))
     assert done.returncode == 1
     assert [orjson.loads(line)["error"]["kind"] for line in done.stdout.splitlines()] == ["trap", "trap"]
 
@@ -248,6 +248,8 @@ def test_it_asks_again_when_the_module_changes(tmp_path: Path, build_wat: BuildW
     command = [sys.executable, "-m", "sentinel_wasm.cli.toolkit", "call"]
     command += [str(module), "http://a/", "--json", "--watch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        patience = threading.Timer(60, watching.kill)  # what is read ends then
+        patience.start()
         try:
             assert watching.stdout is not None
             assert watching.stderr is not None
@@ -257,7 +259,7 @@ def test_it_asks_again_when_the_module_changes(tmp_path: Path, build_wat: BuildW
             exchange(broken)
             assert watching.stderr.readline() == f"-- {module} has changed --\n".encode()
             assert b"not a WebAssembly binary" in watching.stderr.readline()
-            broken.write_bytes(wasmtime.wat2wasm(wat.module(wat.says('{"decision":"allow"}'))))
+            broken.write_bytes(wat.binary(wat.module(wat.says('{"decision":"allow"}'))))
             assert watching.stderr.readline() == f"-- {module} has changed --\n".encode()
             said = orjson.loads(watching.stdout.readline())
             assert (said["error"], said["decision"]) == (None, {"decision": "allow"})
@@ -265,6 +267,7 @@ def test_it_asks_again_when_the_module_changes(tmp_path: Path, build_wat: BuildW
             rest = watching.communicate(timeout=20)
             assert (watching.returncode, *rest) == (0, b"", b"")
         finally:
+            patience.cancel()
             watching.kill()
 
 

@@ -11,7 +11,6 @@ from typing import Any, get_args
 import orjson
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -28,7 +27,7 @@ from sentinel_wasm.settings import EventHook, Linked, Match, Settings
 
 from .answering import AskedAgent
 from .guest import wat
-from .wat import module
+from .wat import allowing, module
 
 pytestmark = pytest.mark.parallel
 
@@ -39,10 +38,6 @@ ALLOWS = '{"decision":"allow"}'
 BLOCKS = '{"decision":"block","status":451,"tags":["blocked"]}'
 LOG = '(import "sentinel" "log" (func $log (param i32 i32 i32)))'
 FOREVER = "(loop $l (br $l)) unreachable"
-
-
-def tagging(tag: str) -> str:
-    return f'{{"decision":"allow","tags":["{tag}"]}}'
 
 
 def printing(hook: str = "on_request_headers") -> str:
@@ -228,7 +223,7 @@ def test_a_request_that_is_over_is_told_to_all_whoever_fails(start: Any) -> None
 @pytest.mark.parametrize("dispatch", [("threads", "inline"), ("inline", "threads"), ("threads", "threads")])
 def test_workers_and_the_event_loop_may_take_turns(start: Any, dispatch: tuple[str, str]) -> None:
     parts = [
-        Part(module(on_request_headers=tagging(where)), options={"dispatch": where}) for where in dispatch
+        Part(module(on_request_headers=allowing(where)), options={"dispatch": where}) for where in dispatch
     ]
     asked = start(*parts, module(on_request_headers=BLOCKS))
     for number in range(3):
@@ -352,7 +347,6 @@ def sorted_by_name(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 @given(headers=HEADERS, modules=st.lists(OPS, max_size=4))
-@hypothesis_settings(deadline=None)
 def test_the_changes_of_a_chain_are_those_of_one_module_after_the_other(
     headers: Headers, modules: list[tuple[HeaderOp, ...]]
 ) -> None:
@@ -574,7 +568,7 @@ def test_the_hooks_that_a_match_may_name_are_those_of_events() -> None:
 def test_the_first_that_does_not_allow_a_frame_answers(start: Any) -> None:
     drops, closes = '{"decision":"drop","tags":["d"]}', '{"decision":"close","code":1008}'
     asked = start(
-        module(on_websocket_frame=tagging("one")),
+        module(on_websocket_frame=allowing("one")),
         module(on_websocket_frame=drops),
         module(on_websocket_frame=closes),
     )

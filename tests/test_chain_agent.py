@@ -11,30 +11,22 @@ import pytest
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.protocol.events import EventKind
 
-from .conftest import StartAgent
+from .conftest import StartAgent, until
 from .guest import wat
-from .reloading import TRAPS_AT_START, TRAPS_ON_EVENTS, built, put, reload, tagging, tags
+from .reloading import TRAPS_AT_START, TRAPS_ON_EVENTS, configure, put, reload, tagging, tags
 from .scraping import LOCAL, Scraped, get
 from .test_chain import BLOCKS, FOREVER, chunk, doing
-from .test_configure import assert_accepted, assert_rejected, configure
+from .test_configure import assert_accepted, assert_rejected
 from .test_module_config import LOG, SAYS, said
 from .test_page import tried
-from .test_workers import until
 from .upgrading import Upgrading
-from .wat import module
+from .wat import module, refusing
 
 pytestmark = pytest.mark.parallel
 
-REFUSES = built(
-    module(
-        on_request_headers='{"decision":"allow"}',
-        on_configure='{"error":"no list named x"}',
-    ).replace(
-        '(func (export "on_configure") (param i32 i32) (result i64)',
-        '(func (export "on_configure") (param i32 i32) (result i64)\n'
-        "    (if (i32.lt_u (local.get 1) (i32.const 20)) (then (return (i64.const 0))))",
-    )
-)
+ALLOWS = '{"decision":"allow"}'
+IS_SHORT = "(i32.lt_u (local.get 1) (i32.const 20))"
+REFUSES = wat.binary(refusing("no list named x", IS_SHORT, on_request_headers=ALLOWS))
 
 
 def chain_file(directory: Path, tables: str, **modules: bytes) -> Path:
@@ -142,7 +134,7 @@ def test_every_file_is_watched(start_agent: StartAgent, tmp_path: Path) -> None:
 
 
 def test_a_proxy_s_block_is_for_all_modules(start_agent: StartAgent, tmp_path: Path) -> None:
-    says = built(module(SAYS, imports=LOG, on_request_headers='{"decision":"allow"}'))
+    says = wat.binary(module(SAYS, imports=LOG, on_request_headers=ALLOWS))
     tables = table("one", "[module.config]\na = 1") + table("two") + table("three", "shadow = true")
     path = chain_file(tmp_path, tables, one=says, two=tagging("two"), three=REFUSES)
     agent = start_agent(None, "--config", str(path), *LOCAL, "--pool-size", "1")
@@ -191,12 +183,12 @@ def test_shadows_that_hang_hold_up_no_answer_and_what_waits_for_them_is_bounded(
     start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """By the order of things: all is answered while the first call of each shadow goes on."""
-    hangs = built(doing(FOREVER))
+    hangs = wat.binary(doing(FOREVER))
     hangs_on_bodies = wat.binary(doing(FOREVER, "on_request_body"))
     tables = (
         table("live") + table("hangs", "shadow = true\nqueue-limit = 5") + table("bodies", "shadow = true")
     )
-    live = built(module(on_request_headers=BLOCKS, on_request_body='{"decision":"allow"}'))
+    live = wat.binary(module(on_request_headers=BLOCKS, on_request_body=ALLOWS))
     path = chain_file(tmp_path, tables, live=live, hangs=hangs, bodies=hangs_on_bodies)
     patient = {"WASM_TIMEOUT_MS": "3600000", "WASM_PROXY_TIMEOUT_MS": "3600000"}
     agent = start_agent(None, "--config", str(path), *LOCAL, "--pool-size", "1", environment=patient)

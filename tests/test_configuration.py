@@ -403,7 +403,7 @@ def in_toml(value: Any) -> str:
     return toml.written(as_json(value))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(given_values())
 def test_flag_before_environment_before_file_before_default(
     tmp_path_factory: pytest.TempPathFactory, said: dict[str, dict[str, Any]]
@@ -624,11 +624,6 @@ def test_the_documentation_quotes_a_real_mistake(here: Path) -> None:
         read(EXAMPLE.replace("pool-size", "pool-sise"))
 
 
-def test_the_documentation_has_every_option() -> None:
-    for option in options():
-        assert re.search(rf"`--{option.name}[ `].*\| `{option.variable}` \|", RUNNING), option.name
-
-
 def test_the_committed_schema_is_that_of_the_options() -> None:
     """If not: .venv/bin/python -m sentinel_wasm.cli.schema > docs/agent.schema.json."""
     assert json.loads((ROOT / "docs" / "agent.schema.json").read_text()) == schema()
@@ -697,7 +692,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return {name: draw(VALUES[name]) for name in sorted(names)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(documents())
 def test_the_schema_and_the_agent_take_the_same_files(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]

@@ -15,11 +15,20 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server.block import Block, parse
 from sentinel_wasm.settings import Settings
 
-from .conftest import StartAgent
-from .reloading import TRAPS_ON_EVENTS, built, next_result, put, reload, tagging, tags
+from .conftest import StartAgent, until
+from .guest.wat import binary
+from .reloading import (
+    TRAPS_ON_EVENTS,
+    configure,
+    next_result,
+    put,
+    reload,
+    tagging,
+    tags,
+    unconfigurable,
+)
 from .scraping import LOCAL, Scraped
 from .test_module_config import LOG, SAYS, file_for, said
-from .test_workers import until
 from .upgrading import Upgrading
 from .wat import module
 
@@ -27,17 +36,11 @@ pytestmark = pytest.mark.parallel
 
 STARTED = Settings(module=Path("filter.wasm"), module_config='{"a":1}')
 # Traps on events, and says what it is configured with.
-FAILING = built(
+FAILING = binary(
     module(
         SAYS + '(func (export "on_request_headers") (param i32 i32) (result i64) unreachable)', imports=LOG
     )
 )
-
-
-def configure(client: ClientV1 | ClientV2, config: Any) -> dict[str, Any]:
-    """The answer."""
-    payload = {"correlation_id": "c", "agent_id": "wasm", "config": config}
-    return client.ask(EventKind.CONFIGURE, payload)
 
 
 def assert_accepted(client: ClientV1 | ClientV2, config: Any) -> None:
@@ -157,10 +160,8 @@ def test_a_block_that_changes_nothing_makes_no_instance(start_agent: StartAgent,
 
 
 def test_what_the_module_refuses_changes_nothing(start_agent: StartAgent, tmp_path: Path) -> None:
-    from .test_reload import refuses_all_but_the_empty_configuration
-
     wasm = tmp_path / "filter.wasm"
-    wasm.write_bytes(refuses_all_but_the_empty_configuration("first"))
+    wasm.write_bytes(unconfigurable("first"))
     agent = start_agent(wasm, "--pool-size", "1", *LOCAL)
     with agent.v1() as client:
         for options in ({}, {"pool-size": 3}):
@@ -202,7 +203,7 @@ def test_a_block_that_cannot_be_applied_in_time_is_rejected_in_time(
         on_request_headers='{"decision":"allow","tags":["first"]}',
     )
     wasm = tmp_path / "filter.wasm"
-    wasm.write_bytes(built(loops))
+    wasm.write_bytes(binary(loops))
     agent = start_agent(wasm, "--timeout-ms", "500", *LOCAL)
     with agent.v2() as client:
         for options in ({}, {"pool-size": 2}):

@@ -36,13 +36,17 @@ def test_the_unit_is_one_to_systemd(tmp_path: Path) -> None:
     assert UNIT.name not in report.stderr, report.stderr
 
 
+def test_the_unit_has_the_memory_that_the_security_page_says() -> None:
+    [most] = re.findall(r"^MemoryMax=(\d+)M$", UNIT.read_text(), re.MULTILINE)
+    assert f" {most} MiB of memory " in (ROOT / "docs" / "security.md").read_text()
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
         "RestrictAddressFamilies=AF_UNIX",
-        "MemoryMax=768M",
         "Type=notify",
         "NotifyAccess=all",
         "WatchdogSec=10",

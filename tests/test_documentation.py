@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ci.site import reference
+from sentinel_wasm.cli.agent import command
 from sentinel_wasm.guest import abi, imports, module
 from sentinel_wasm.settings import options
 
@@ -86,6 +87,14 @@ def test_the_plot_of_where_the_time_goes_has_the_figures_of_the_table() -> None:
     table = section("docs/performance.md", "Where the time goes").partition("\n\nWith the real")[0]
     plot = (ROOT / "docs/benchmarks/where-the-time-goes.svg").read_text()
     assert shares(plot, r">(\d+)%<") == shares(table, r"\| (\d+)% \|")
+
+
+def test_the_page_explains_options_that_there_are_and_names_those_that_a_reload_leaves() -> None:
+    page = "docs/running.md"
+    parameters = {flag for parameter in command().params for flag in parameter.opts}
+    assert first_cells(section(page, "Options")) - parameters == set()
+    left = section(page, "Reloading").partition("**What cannot change")[2].partition("\n- ")[0]
+    assert set(re.findall("`([^`]+)`", left)) == {option.name for option in options() if option.fixed}
 
 
 def test_the_reference_has_every_option() -> None:

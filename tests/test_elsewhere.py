@@ -72,10 +72,8 @@ def test_a_compiled_module_is_loaded_from_one() -> None:
             Agent(SETTINGS, module).close()
 
 
-def test_what_cannot_be_known_is_not_said() -> None:
-    taken = usage.samples()
-    assert taken.keys() == {"process_cpu_seconds_total", "process_open_fds", "process_max_fds"}
-    assert taken["process_open_fds"] == len(os.listdir("/dev/fd")) - 1
+def test_what_can_be_known_is_said() -> None:
+    assert usage.samples()["process_open_fds"] == len(os.listdir("/dev/fd")) - 1
     assert 0 < time.time() - usage.started.__wrapped__() < 3600
     assert processes.family(os.getpid()) == []
     assert this_machine().cores >= 1

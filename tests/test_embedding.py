@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from sentinel_wasm.server import serving
 from sentinel_wasm.settings import Address
 
 from .conftest import EXAMPLES, ROOT, BuildWat
+from .e2e.proxy import free_port
 from .guest import wat
 
 pytestmark = pytest.mark.parallel
@@ -139,11 +139,6 @@ def test_the_admin_address(path: Path) -> None:
     uvloop.run(program())
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -152,6 +147,8 @@ def free_port() -> int:
         ({"workers": 2}, "no option workers; there are pool_size, "),
         ({"pool_size": 0}, "pool_size is 0, expected a whole number from 1 to 256"),
         ({"admin": "9100"}, "admin is '9100', expected host:port"),
+        ({"cache_dir": Path("/x")}, "cache_dir is of type PosixPath, expected a path in quotes"),
+        ({"connect": ["p"], "connect_token_file": "none"}, "cannot read the token of --connect in none"),
         ({"sha256": "0" * 64}, "its SHA-256 digest is "),
     ],
     ids=str,

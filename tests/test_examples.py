@@ -179,7 +179,6 @@ JS_CHALLENGE = {"decision": "challenge", "challenge_type": "js_challenge", "tags
 )
 def test_the_published_bot_example(headers: dict[str, str], result: dict[str, Any]) -> None:
     given = {"method": "GET", "uri": "/", "client_ip": "1.2.3.4", "correlation_id": "c", "headers": headers}
-    result = {name: value for name, value in result.items() if value != []}
     found = ask(EXAMPLES / "rust" / "published_bot.wasm", "on_request_headers", given)
     assert {name: value for name, value in found.items() if value != []} == result
 

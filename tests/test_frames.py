@@ -64,7 +64,7 @@ streams = st.one_of(
 
 
 @given(streams, st.lists(st.integers(0, 4000), max_size=12))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_both_cut_every_stream_alike_wherever_it_is_split(data: bytes, cuts: list[int]) -> None:
     pieces = pieces_of(data, cuts)
     assert list(read_all(FrameBuffer(), pieces)) == list(read_all(FrameReader(), pieces))

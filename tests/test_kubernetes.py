@@ -158,9 +158,19 @@ def test_tls_names_options_that_there_are() -> None:
     assert {str(Path(each["value"]).parent) for each in of_tls} <= mounts
 
 
+def grace_s() -> int:
+    seconds: int = pod()["spec"]["terminationGracePeriodSeconds"]
+    return seconds
+
+
 def test_a_pod_has_time_to_drain() -> None:
-    grace_s = pod()["spec"]["terminationGracePeriodSeconds"]
-    assert grace_s >= container()["lifecycle"]["preStop"]["sleep"]["seconds"] + DRAIN_S
+    assert grace_s() >= container()["lifecycle"]["preStop"]["sleep"]["seconds"] + DRAIN_S
+
+
+def test_an_agent_that_hangs_is_killed_within_10_s() -> None:
+    probe = container()["livenessProbe"]
+    found_s = 3 * probe["periodSeconds"] + probe["timeoutSeconds"]  # three times, by default
+    assert found_s + probe.get("terminationGracePeriodSeconds", grace_s()) <= 10
 
 
 def test_the_autoscaler_asks_for_what_the_adapter_makes_of_the_agents_metrics(tmp_path: Path) -> None:

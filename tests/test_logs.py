@@ -30,10 +30,10 @@ from sentinel_wasm.protocol.frames import encode_v1
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.settings import Settings
 
-from .conftest import PATIENT, BuildWat, RunningAgent, StartAgent
+from .conftest import PATIENT, BuildWat, RunningAgent, StartAgent, until
 from .guest import wat
 from .scraping import LOCAL, Scraped
-from .test_workers import children, pid_of, starts_of, until
+from .test_workers import children, pid_of, starts_of
 
 pytestmark = pytest.mark.parallel
 
@@ -89,8 +89,10 @@ def read_until(descriptor: int, text: bytes) -> bytes:
     shown = b""
     end = time.monotonic() + 30
     while text not in shown:
-        assert time.monotonic() < end, shown
-        shown += os.read(descriptor, 4096)
+        assert select.select([descriptor], [], [], max(0, end - time.monotonic()))[0], shown
+        data = os.read(descriptor, 4096)
+        assert data, shown
+        shown += data
     return shown
 
 

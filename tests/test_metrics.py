@@ -20,11 +20,11 @@ from sentinel_wasm.metrics import FAMILIES, series, text
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import usage
 
-from .conftest import EXAMPLES, ROOT, BuildWat, StartAgent, cpu_seconds
+from .conftest import EXAMPLES, ROOT, BuildWat, StartAgent, cpu_seconds, until
 from .guest import wat
 from .scraping import LOCAL, Scraped, address, get
 from .test_cli import run
-from .test_workers import pid_of, starts_of, until
+from .test_workers import pid_of, starts_of
 
 pytestmark = pytest.mark.parallel
 

@@ -11,10 +11,9 @@ import pytest
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.protocol.events import EventKind
 
-from .conftest import BuildWat, RunningAgent, StartAgent
+from .conftest import BuildWat, RunningAgent, StartAgent, until
 from .test_cli import ALLOW, assert_one_line, run
-from .test_workers import until
-from .wat import module
+from .wat import module, refusing
 
 pytestmark = pytest.mark.parallel
 
@@ -33,14 +32,12 @@ WARNING = "no on_configure"
 MOST_BYTES = 300_000
 
 
-def refuses_short_ones() -> str:
-    """Wants `MOST_BYTES`, more than a socket takes in one message."""
-    text = module(on_request_headers='{"decision":"allow"}', on_configure='{"error":"too short"}')
-    return text.replace(
-        '(func (export "on_configure") (param i32 i32) (result i64)',
-        '(func (export "on_configure") (param i32 i32) (result i64)\n'
-        f"    (if (i32.gt_u (local.get 1) (i32.const {MOST_BYTES})) (then (return (i64.const 0))))",
-    )
+# Wants a configuration of over `MOST_BYTES`, more than a socket takes in one message.
+REFUSES_SHORT_ONES = refusing(
+    "too short",
+    f"(i32.gt_u (local.get 1) (i32.const {MOST_BYTES}))",
+    on_request_headers='{"decision":"allow"}',
+)
 
 
 def file_for(wasm: Path, config: str) -> Path:
@@ -125,7 +122,7 @@ def test_a_refusal_is_one_line_with_the_words_of_the_module_and_status_1(
 def test_a_long_one_reaches_every_process(
     start_agent: StartAgent, build_wat: BuildWat, tmp_path: Path, workers: str
 ) -> None:
-    wasm = build_wat(refuses_short_ones())
+    wasm = build_wat(REFUSES_SHORT_ONES)
     short = file_for(wasm, "[module.config]\ntext = ''\n")
     assert_one_line(run("--config", short, "--socket", tmp_path / "s"), 1, "too short")
     path = file_for(wasm, f"[module.config]\ntext = '{'x' * MOST_BYTES}'\n")

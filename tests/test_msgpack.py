@@ -123,7 +123,7 @@ def events(draw: st.DrawFn) -> tuple[EventKind, Any]:
     return kind, event
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(events())
 def test_an_event_is_answered_as_its_json_is(both: Both, event: tuple[EventKind, Any]) -> None:
     assert both.ask("msgpack", *event) == both.ask("json", *event)

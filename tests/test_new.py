@@ -189,7 +189,8 @@ def test_a_template_builds_and_passes_its_table(language: str, template: str, wo
 
 
 def refuses_another_configuration(path: Path) -> None:
-    for config in ({"allowed": "Googlebot"}, {"allowed": [1]}):
+    """As one with an empty name: every User-Agent contains it."""
+    for config in ({"allowed": "Googlebot"}, {"allowed": [1]}, {"allowed": [""]}):
         with pytest.raises(UserError, match="cannot be started"):
             Module.load(path, config, timeout_ms=2000)
 

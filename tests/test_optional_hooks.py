@@ -21,9 +21,8 @@ from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.settings import Settings
 
 from .answering import AskedAgent
-from .conftest import BuildWat, StartAgent
+from .conftest import BuildWat, StartAgent, until
 from .guest import agent_response, wat
-from .test_workers import until
 
 pytestmark = pytest.mark.parallel
 

@@ -8,7 +8,10 @@ import hashlib
 import http.client
 import os
 import re
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -23,10 +26,11 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import child, page, trial
 from sentinel_wasm.settings import Address, Settings
 
+from . import scraping
 from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, agents
 from .guest import wat
 from .scraping import LOCAL, address
-from .test_admin import Said, answer_to, exchange, get, served
+from .test_admin import answer_to, exchange, get, served
 from .test_metrics import on
 from .test_workers import pid_of
 
@@ -97,6 +101,14 @@ def test_every_answer_is_for_this_page_alone(path: bytes) -> None:
         assert field in head
 
 
+def test_the_page_is_the_same_in_every_locale() -> None:
+    program = "import sys; from sentinel_wasm.server import page; sys.stdout.buffer.write(page.make('')[0])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == page.make("")[0]
+
+
 def test_each_start_has_its_own_token() -> None:
     tokens = {token_in(answer_to(get(b"/"))) for _ in range(2)}
     assert len(tokens) == 2
@@ -134,30 +146,23 @@ def post(
     return "\r\n".join(["POST /try HTTP/1.1", *fields, "", ""]).encode() + body
 
 
-class Served:
-    """An endpoint on which one may ask several times."""
+def statuses(*requests: Any, host: str = "127.0.0.1") -> list[tuple[int, str]]:
+    """Status and body of what one endpoint answers to each; a function gets the page's token."""
+    found: list[tuple[int, str]] = []
 
-    def __init__(self, source: Said | None = None, host: str = "127.0.0.1") -> None:
-        self.source = source or Said()
-        self.host = host
+    async def talk(where: Address) -> None:
+        token = token_in(await exchange(where, get(b"/")))
+        for request in requests:
+            answer = await exchange(where, request(token) if callable(request) else request)
+            head, _, body = answer.partition(b"\r\n\r\n")
+            found.append((int(head.split(b" ")[1]), body.decode()))
 
-    def statuses(self, *requests: Any) -> list[tuple[int, str]]:
-        """Status and body; a function gets the page's token."""
-        found: list[tuple[int, str]] = []
-
-        async def talk(where: Address) -> None:
-            token = token_in(await exchange(where, get(b"/")))
-            for request in requests:
-                answer = await exchange(where, request(token) if callable(request) else request)
-                head, _, body = answer.partition(b"\r\n\r\n")
-                found.append((int(head.split(b" ")[1]), body.decode()))
-
-        served(talk, source=self.source, host=self.host)
-        return found
+    served(talk, host=host)
+    return found
 
 
 def test_without_the_right_token_origin_and_host_nothing_is_tried() -> None:
-    refused = Served().statuses(
+    refused = statuses(
         post(),
         post(token="é"),
         lambda token: post(token=token[:-1]),
@@ -174,14 +179,15 @@ def test_without_the_right_token_origin_and_host_nothing_is_tried() -> None:
         (False, False, True),
     ]
     # With all of them it would be; this one has no module.
-    assert Served().statuses(lambda token: post(token=token)) == [(503, "no module is loaded yet\n")]
+    assert statuses(lambda token: post(token=token)) == [(503, "no module is loaded yet\n")]
 
 
 def test_elsewhere_the_origin_must_be_the_host() -> None:
-    answers = Served(host="0.0.0.0").statuses(
+    answers = statuses(
         lambda token: post(token=token, host="agent.example:9", origin="http://agent.example:9"),
         lambda token: post(token=token, host="Agent.example:9", origin="https://agent.example:9"),
         lambda token: post(token=token, host="agent.example:9", origin="http://evil.example"),
+        host="0.0.0.0",
     )
     assert [status for status, _ in answers] == [503, 503, 403]
 
@@ -199,14 +205,14 @@ def test_what_cannot_be_tried_says_why() -> None:
         b'{"status":"200"}': "status is not a number from 100 to 599",
         orjson.dumps({"headers": [["a", "b"]] * 257}): "headers is not a list of at most 256 headers",
     }
-    answers = Served().statuses(*(lambda token, body=body: post(body, token=token) for body in bodies))
+    answers = statuses(*(lambda token, body=body: post(body, token=token) for body in bodies))
     for (status, said), expected in zip(answers, bodies.values(), strict=True):
         assert status == 400
         assert expected in said
 
 
 def test_what_is_no_json_or_too_much_is_not_read() -> None:
-    answers = Served().statuses(
+    answers = statuses(
         lambda token: post(token=token, kind="text/plain"),
         lambda token: post(token=token, kind="application/x-www-form-urlencoded"),
         lambda token: post(token=token, length=trial.MOST_BYTES + 1),
@@ -231,12 +237,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
 
 
 def asked(agent: RunningAgent, path: str) -> Any:
-    connection = http.client.HTTPConnection(address(agent), timeout=10)
-    try:
-        connection.request("GET", path)
-        return orjson.loads(connection.getresponse().read())
-    finally:
-        connection.close()
+    return orjson.loads(scraping.get(agent, path)[1])
 
 
 def tried(agent: RunningAgent, **wanted: Any) -> Any:
@@ -411,13 +412,31 @@ def test_with_workers_the_page_has_the_events_of_all(start_agent: StartAgent) ->
         assert len(status["modules"]) == 1
         assert status["errors"]["event"]["correlation_id"] == "broken-1"
         assert status["metrics"]['sentinel_wasm_events_total{hook="on_request_headers"}'] == 581
-    assert tried(agent, uri="/../x")["steps"][0]["decision"] == "block"
-    # One that does not answer costs a second.
-    stopped = pid_of(agent, 1)
-    os.kill(stopped, signal.SIGSTOP)
-    try:
-        began = time.monotonic()
-        assert len(asked(agent, "/status.json")["workers"]) == 2
-        assert time.monotonic() - began < 5
-    finally:
-        os.kill(stopped, signal.SIGCONT)
+        assert tried(agent, uri="/../x")["steps"][0]["decision"] == "block"
+        # One that does not answer costs a second, as does one that has no descriptor left for the question.
+        one.ask(EventKind.REQUEST_HEADERS, request_headers("before"))
+        stopped, full = pid_of(agent, 1), pid_of(agent, 2)
+        limits = resource.prlimit(full, resource.RLIMIT_NOFILE)
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            for _ in range(2):
+                began = time.monotonic()
+                assert len(asked(agent, "/status.json")["workers"]) == 2
+                assert time.monotonic() - began < 5
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+            resource.prlimit(full, resource.RLIMIT_NOFILE, limits)
+        # Then each event is there once, however often it was asked for.
+        for client in (one, other):
+            client.ask(EventKind.REQUEST_HEADERS, request_headers("afterwards"))
+        once = [(1, "afterwards"), (1, "before"), (2, "afterwards")]
+        shown: list[tuple[int, str]] = []
+        for _ in range(50):
+            events = asked(agent, "/events")["events"]
+            shown = [(event["worker"], event["correlation_id"]) for event in events]
+            if all(event in shown for event in once):
+                break
+            time.sleep(0.1)
+        assert sorted(event for event in shown if event[1] in ("before", "afterwards")) == once
+    assert "Traceback" not in agent.log

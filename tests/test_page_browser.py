@@ -138,8 +138,10 @@ def ask(client: ClientV2, *events: tuple[str, str]) -> None:
         client.ask(EventKind.REQUEST_HEADERS, request_headers(identity, method=method))
 
 
-def test_it_shows_live_what_the_agent_does(page: Page, agent: RunningAgent) -> None:
+def test_it_shows_live_what_the_agent_does(page: Page, start_agent: StartAgent, tmp_path: Path) -> None:
     """From before the first event on."""
+    agent = start_agent(module_in(tmp_path), *LOCAL)
+    page.browser.get(f"http://{address(agent)}/")
     page.until(lambda: page.text("#shown") == "No event has come yet.")
     assert page.text("#state") == "ready"
     assert page.text("#errors") == "None since the start."
@@ -203,6 +205,18 @@ def test_it_stops_while_paused_or_hidden(page: Page, agent: RunningAgent) -> Non
         page.until(partial(page.has_asked_more, before))
 
 
+def test_two_looks_at_once_show_an_event_once(page: Page, agent: RunningAgent) -> None:
+    """As a pause makes them that ends while the agent is still answering."""
+    page.until(lambda: page.text("#state") == "ready")
+    page.run("document.getElementById('pause').click()")
+    send(agent, ("ALLOW", "only-once"))
+    page.run("document.getElementById('pause').click(); poll()")
+    page.until(lambda: any("only-once" in row for row in page.rows()))
+    before = page.run("return history.length")
+    page.until(lambda: page.run("return history.length") > before)
+    assert page.run("return new Set(events.map((event) => event.number)).size - events.length") == 0
+
+
 def hidden(value: str) -> str:
     """Headless, no tab is ever hidden: this says that it is."""
     return (
@@ -255,10 +269,10 @@ def test_every_field_has_a_name_and_the_first_tab_skips_to_the_events(page: Page
 
 
 def test_it_says_when_the_agent_is_gone_and_when_another_is_there(
-    browser: webdriver.Chrome, start_agent: StartAgent, agent: RunningAgent, tmp_path: Path
+    browser: webdriver.Chrome, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    """The last test here: it ends the agent that the others have."""
-    first = agent
+    module = module_in(tmp_path)
+    first = start_agent(module, *LOCAL)
     where = address(first)
     browser.get(f"http://{where}/")
     page = Page(browser)
@@ -267,7 +281,7 @@ def test_it_says_when_the_agent_is_gone_and_when_another_is_there(
     page.until(lambda: len(page.rows()) == 1)
     first.stop()
     page.until(lambda: page.text("#state") == "no answer")
-    second = start_agent(module_in(tmp_path), "--admin", where)
+    second = start_agent(module, "--admin", where)
     page.until(lambda: page.text("#state") == "ready")
     page.until(lambda: page.rows() == [])
     send(second, ("BLOCK", "of-the-second"))

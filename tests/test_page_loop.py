@@ -19,7 +19,8 @@ from sentinel_wasm.server.status import Status
 from sentinel_wasm.settings import Address, Settings
 
 from .conftest import EXAMPLES
-from .test_admin import exchange, free_port, get
+from .e2e.proxy import free_port
+from .test_admin import exchange, get
 
 C_EXAMPLE = EXAMPLES / "c" / "security.wasm"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,10 +20,11 @@ from sentinel_wasm.client import request_headers
 from sentinel_wasm.metrics import FAMILIES, family
 from sentinel_wasm.protocol.events import EventKind
 
+from . import conftest
 from .conftest import ROOT, BuildWat, StartAgent
+from .e2e.proxy import free_port
 from .guest import wat
 from .scraping import LOCAL, Scraped, address
-from .test_admin import free_port
 from .test_metrics import obedient
 
 pytestmark = pytest.mark.parallel
@@ -36,7 +36,6 @@ DASHBOARD: dict[str, Any] = orjson.loads((DEPLOY / "grafana-dashboard.json").rea
 DOCUMENTATION = (ROOT / "docs" / "metrics.md").read_text()
 
 ALERTS = re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.MULTILINE)
-PATIENCE_S = 30.0
 
 # Nothing has happened that these queries would show.
 EMPTY_WHEN_WELL = (
@@ -177,11 +176,7 @@ class Prometheus:
         return [rule for group in groups for rule in group["rules"]]
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+until = partial(conftest.until, every_s=0.05)  # who is asked has work to do for an answer
 
 
 @contextmanager
@@ -240,8 +235,7 @@ def test_alerts_fire_when_the_module_fails_and_are_silent_when_it_is_well(
                 until(partial(server.query, query))
         until(lambda: not any(server.query(rule["query"]) for rule in server.rules()))
         until(lambda: server.firing() == set())
-        while not Scraped(agent).value("module_unhealthy"):
-            ask("TRAP")
+        until(lambda: ask("TRAP") != "allow" and Scraped(agent).value("module_unhealthy"))
         failing = {"SentinelWasmModuleDegraded", "SentinelWasmModuleUnhealthy", "SentinelWasmErrors"}
         until(lambda: failing <= server.firing())
         until(lambda: ask("ALLOW") == "allow")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -14,18 +13,12 @@ from hypothesis import given
 from hypothesis import settings as examples
 
 from sentinel_wasm._quick import spread
-from sentinel_wasm.agent import Agent
 from sentinel_wasm.client import request_headers
-from sentinel_wasm.errors import FrameError
-from sentinel_wasm.guest.engine import make_engine
-from sentinel_wasm.guest.module import Module
-from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
-from sentinel_wasm.settings import Settings
 
 from . import header_events
-from .answering import AskedAgent
 from .guest import wat
 from .normalising import RESPONSE, V1, Form, captured
+from .quickly import Start, agents, in_python, quickly
 
 pytestmark = pytest.mark.parallel
 
@@ -62,35 +55,10 @@ def traps_on(letter: str) -> str:
     )
 
 
-Start = Callable[..., AskedAgent]
-
-
 @pytest.fixture
 def start() -> Iterator[Start]:
-    agents = []
-
-    def started(text: str, **options: Any) -> AskedAgent:
-        settings = Settings(module=Path("m.wasm"), **{"timeout_ms": 10_000, **options})
-        agents.append(AskedAgent(Agent(settings, Module(make_engine(), wat.binary(text), "m.wasm"))))
-        return agents[-1]
-
-    yield started
-    for agent in agents:
-        agent.close()
-
-
-def in_python(asked: AskedAgent, frame_type: int, payload: bytes) -> bytes | None:
-    """The frame as a connection writes it; None where the event closes the connection."""
-    try:
-        if frame_type == V1:
-            return encode_v1(asked.v1(payload))
-        return encode_v2(FrameType.AGENT_RESPONSE, asked.v2(frame_type, payload))
-    except FrameError:
-        return None
-
-
-def quickly(asked: AskedAgent, frame_type: int, payload: bytes) -> bytes | None:
-    return asked.agent.quick.answer_frame(frame_type, payload, time.monotonic_ns())
+    with agents() as start:
+        yield start
 
 
 def request(identity: str = "id-1", method: str = "GET") -> bytes:
@@ -122,7 +90,7 @@ def test_generated_events_have_the_same_frames(
     counts: Counter[str] = Counter()
 
     @given(header_events.written())
-    @examples(max_examples=1_000, deadline=None)
+    @examples(max_examples=1_000)
     def agrees(event: tuple[int, bytes, Form]) -> None:
         frame_type, payload, _ = event
         frame = quickly(quick, frame_type, payload)

@@ -6,32 +6,34 @@ import hashlib
 import os
 import signal
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import orjson
 import pytest
 
-from sentinel_wasm.client import ClientV1, request_headers
+from sentinel_wasm.client import ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.watch import Files
 
-from .conftest import EXAMPLES, LINUX, RunningAgent, StartAgent
+from .conftest import EXAMPLES, LINUX, RunningAgent, StartAgent, has_ended, until
+from .guest.wat import binary
 from .reloading import (
     FIRST,
     SECOND,
     TRAPS_AT_START,
     TRAPS_ON_EVENTS,
-    built,
+    configure,
     next_result,
     put,
     reload,
     results,
     tagging,
     tags,
+    unconfigurable,
 )
 from .scraping import LOCAL, Scraped, get
-from .test_workers import children, has_ended, pid_of, starts_of, until
+from .test_workers import children, pid_of, starts_of
 from .wat import module
 
 pytestmark = pytest.mark.parallel
@@ -81,7 +83,7 @@ def test_a_broken_module_leaves_the_old_one_running(start_agent: StartAgent, was
         "not a WebAssembly binary": b"<html>",
         "trap: unreachable in the start function": TRAPS_AT_START,
         "no list named x": REFUSING,
-        "export alloc is missing": built('(module (memory (export "memory") 1))'),
+        "export alloc is missing": binary('(module (memory (export "memory") 1))'),
     }
     with agent.v2() as client:
         for reason, data in broken.items():
@@ -211,18 +213,18 @@ def test_a_reload_cures_a_module_that_keeps_failing(start_agent: StartAgent, was
     with agent.v2() as client, agent.v1() as other:
         for _ in range(10):
             tags(other)
-        assert states(client) == 2
+        assert next_state(client) == 2
         assert get(agent, "/readyz")[0] == 503
         put(wasm, FIRST)
         assert reload(agent)["event"] == "reloaded"
-        assert states(client) == 1
+        assert next_state(client) == 1
     assert get(agent, "/readyz")[0] == 200
 
 
-def states(client: object) -> int:
-    """The next HealthStatus that an idle v2 connection gets."""
-    payload = client.receive()  # type: ignore[attr-defined]
-    assert client.frame_type == FrameType.HEALTH_STATUS  # type: ignore[attr-defined]
+def next_state(client: ClientV2) -> int:
+    """Of the HealthStatus that an idle connection gets."""
+    payload = client.receive()
+    assert client.frame_type == FrameType.HEALTH_STATUS
     state: int = orjson.loads(payload)["state"]
     return state
 
@@ -278,6 +280,21 @@ def test_watch_notes_files_before_they_are_read(tmp_path: Path) -> None:
     assert [files.have_changed() for _ in range(2)] == [False, True]
 
 
+def test_files_may_be_noted_while_watch_looks(tmp_path: Path) -> None:
+    """A reload notes them on the event loop, and watch looks in another thread."""
+    noted = iter(range(10))
+
+    class Noting(PosixPath):
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            if files is not None:
+                files.note(tmp_path / str(next(noted)))
+            return super().stat(follow_symlinks=follow_symlinks)
+
+    files: Files | None = None
+    files = Files(Noting(tmp_path / "one"), Noting(tmp_path / "two"))
+    assert not files.have_changed()
+
+
 # --- --workers
 
 
@@ -319,33 +336,16 @@ def test_a_worker_that_cannot_reload_keeps_what_it_has_and_that_is_said(
     wasm.write_bytes(tagging("first", on_configure="{}"))
     agent = start_agent(wasm, "--workers", "2")
     with agent.v1() as one, agent.v1() as two:
-        assert configured(one, {"a": "longer than nothing"})
-        put(wasm, refuses_all_but_the_empty_configuration("second"))
+        assert configure(one, {"a": "longer than nothing"})["decision"] == "allow"
+        put(wasm, unconfigurable("second"))
         reason = reload(agent)["reason"]
         assert "1 of 2 workers keep what they have: worker " in reason
         assert "no such list" in reason
         assert (tags(one), tags(two)) == (["first"], ["second"])
-        assert configured(one, {})
+        assert configure(one, {})["decision"] == "allow"
         assert reload(agent)["event"] == "reloaded"
         assert tags(one) == tags(two) == ["second"]
     assert_no_traceback(agent)
-
-
-def configured(client: ClientV1, config: object) -> bool:
-    answer = client.ask(EventKind.CONFIGURE, {"agent_id": "wasm", "config": config})
-    return bool(answer["decision"] == "allow")
-
-
-def refuses_all_but_the_empty_configuration(tag: str) -> bytes:
-    """{"config":{}} has 13 bytes."""
-    says = f'{{"decision":"allow","tags":["{tag}"]}}'
-    head = '(func (export "on_configure") (param i32 i32) (result i64)'
-    text = module(on_request_headers=says, on_configure='{"error":"no such list"}')
-    return built(
-        text.replace(
-            head, f"{head} (if (i32.le_u (local.get 1) (i32.const 13)) (then (return (i64.const 0))))"
-        )
-    )
 
 
 def test_an_event_that_is_under_way_is_answered_by_the_old_module(
@@ -361,7 +361,7 @@ def test_an_event_that_is_under_way_is_answered_by_the_old_module(
           (i64.const 0))""",
         imports=f'(import "{wasi}" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))',
     )
-    wasm.write_bytes(built(sleeps))
+    wasm.write_bytes(binary(sleeps))
     agent = start_agent(wasm, "--dispatch", "threads", "--timeout-ms", "2500", *LOCAL)
     with agent.v2() as client, agent.v2() as other:
         client.send_event(EventKind.REQUEST_HEADERS, request_headers("slow"))

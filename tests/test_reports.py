@@ -171,6 +171,14 @@ def test_a_workers_numbers_are_told_from_those_of_others() -> None:
     assert report["counters"][0]["labels"]["kind"] == "trap"
 
 
+def test_each_module_of_several_has_histograms_of_its_own() -> None:
+    samples = {
+        **metrics.histogram("queue_wait_seconds", (500,), ((1, 2), 5), module="one"),
+        **metrics.histogram("queue_wait_seconds", (500,), ((3, 4), 6), module="two"),
+    }
+    assert samples_of(metrics_report.report(samples, 1, 2)) == samples
+
+
 def test_of_a_proxys_connections_one_gets_the_report(tmp_path: Path) -> None:
     async def talk() -> None:
         async with running(tmp_path, every=0.1) as agent:
@@ -180,8 +188,9 @@ def test_of_a_proxys_connections_one_gets_the_report(tmp_path: Path) -> None:
                 other = opened.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
                 opened.callback(other.kill)
                 assert other.stdout is not None
-                assert await asyncio.to_thread(other.stdout.readline) == "ready\n"
-                assert await asyncio.to_thread(other.stdout.readline) == f"{int(FrameType.METRICS_REPORT)}\n"
+                for line in ("ready", str(int(FrameType.METRICS_REPORT))):
+                    said = asyncio.to_thread(other.stdout.readline)
+                    assert await asyncio.wait_for(said, PATIENCE_S) == f"{line}\n"
                 await agent.until(lambda: agent.serving.reports_sent >= 2)
                 made_ms = [report["timestamp_ms"] for client in clients for report in there(client)]
                 # Those of one turn have the same time.
@@ -239,7 +248,7 @@ def test_v1_proxies_and_those_before_the_handshake_get_none(tmp_path: Path) -> N
             await asyncio.sleep(0.1)
             assert agent.serving.reports_sent == 0
             writer.close()
-            assert await reader.read() == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
 
     uvloop.run(talk())
 
@@ -280,12 +289,13 @@ def test_another_agent_has_a_health_of_its_own(tmp_path: Path) -> None:
 
                 def fail() -> int:
                     """Until the proxy is told of it; gives what it is told."""
-                    while True:
+                    for _ in range(100):
                         client.send_event(EventKind.REQUEST_HEADERS, request_headers("a"))
                         payload = orjson.loads(client.receive())
                         if client.frame_type == FrameType.HEALTH_STATUS:
                             client.receive()
                             return int(payload["state"])
+                    raise AssertionError("it is told nothing")
 
                 assert await asyncio.to_thread(fail) == 2
                 assert await asyncio.to_thread(fail) == 4

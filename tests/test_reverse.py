@@ -28,12 +28,12 @@ from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.server.reverse import LONG_S, Reverse
 from sentinel_wasm.settings import Settings
 
-from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
+from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, until
 from .listening import WELCOME, ListeningProxy, Registering, answer_of
 from .scraping import LOCAL, Scraped
 from .test_cli import run
 from .test_msgpack import TRAPS
-from .test_workers import pid_of, until
+from .test_workers import pid_of
 from .upgrading import Upgrading, asked, is_blocked
 
 pytestmark = pytest.mark.parallel
@@ -337,9 +337,16 @@ def test_a_file_that_is_no_token_ends_the_start(tmp_path: Path, text: bytes, mod
 
 def test_a_missing_token_or_one_that_is_no_file_ends_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
-    for name, reason in (("missing", "No such file"), ("fifo", "is not a file")):
+    (tmp_path / "folder").mkdir()
+    before = os.listdir("/proc/self/fd")
+    for name, reason in (
+        ("missing", "No such file"),
+        ("fifo", "is not a file"),
+        ("folder", "Is a directory"),
+    ):
         with pytest.raises(UserError, match=reason):
             Keeping(tmp_path / "p", token_file=tmp_path / name)
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
 
 
 def test_the_agent_says_so_in_one_line(tmp_path: Path) -> None:
@@ -404,7 +411,7 @@ def test_the_life_of_reverse_connections(
             connections.insert(0, proxy.registered())
             until(lambda: counted(agent, proxy) == [2, 1])
             os.kill(agent.process.pid, signal.SIGHUP)
-            agent.wait_for_log('"event":"reload', 20)
+            agent.wait_for_log('"event":"reload')
             for number, one in enumerate(connections):
                 assert_answers(one, f"reloaded-{number}")
 

@@ -36,7 +36,7 @@ ROOMS = [
         "_fastpath",
         "_workers",
     },
-    {"_answers"},
+    {"_answers", "_chunks"},
     {"_quick"},
     {"_stream", "_protobuf"},
     {"guest"},

@@ -13,7 +13,8 @@ from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server.clock import BEAT_MS
 
-from .conftest import EXAMPLES, RunningAgent, StartAgent, idle_seconds
+from .conftest import EXAMPLES, RunningAgent, StartAgent, idle_seconds, until
+from .scraping import LOCAL, Scraped
 
 
 def answered_after_stop(agent: RunningAgent, client: ClientV1 | ClientV2, stopped_s: float) -> bool:
@@ -33,7 +34,7 @@ def answered_after_stop(agent: RunningAgent, client: ClientV1 | ClientV2, stoppe
 
 @pytest.fixture
 def agent(start_agent: StartAgent) -> RunningAgent:
-    return start_agent(EXAMPLES / "c" / "security.wasm", "--proxy-timeout-ms", "150")
+    return start_agent(EXAMPLES / "c" / "security.wasm", "--proxy-timeout-ms", "150", *LOCAL)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first event", "later event"])
@@ -42,7 +43,7 @@ def test_v1_event_that_waited_while_the_agent_was_stopped_is_not_answered(
 ) -> None:
     with agent.v1() as client:
         if first:
-            time.sleep(0.1)  # the agent has taken the connection
+            until(lambda: Scraped(agent).value("connections_accepted_total") == 1)
         else:
             client.ask(EventKind.REQUEST_HEADERS, request_headers("in time"))
         assert not answered_after_stop(agent, client, 0.4)
@@ -57,7 +58,8 @@ def test_v2_event_that_waited_is_answered(agent: RunningAgent) -> None:
 def test_v1_connection_that_is_idle_costs_next_to_nothing(agent: RunningAgent) -> None:
     with agent.v1() as client:
         # 0.5% of a core, or what waking so often takes on this machine, in whatever process.
-        assert idle_seconds(agent, client, 2) <= max(0.01, 1.5 * beating_seconds(2))
+        used = idle_seconds(agent, client, 2, few=0.01)
+        assert used <= 0.01 or used <= 1.5 * beating_seconds(2)
 
 
 def beating_seconds(seconds: float) -> float:

@@ -14,10 +14,9 @@ from sentinel_wasm.client import ClientV1, ClientV2
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.server import listener, systemd
 
-from .conftest import EXAMPLES, BuildWat
+from .conftest import EXAMPLES, BuildWat, has_ended, until
 from .listening import ListeningProxy
 from .service_manager import ServiceManager
-from .test_workers import has_ended, until
 from .upgrading import BLOCKS_WHEN_CONFIGURED, asked, frame_v1, frame_v2, is_blocked
 
 pytestmark = pytest.mark.parallel
@@ -147,15 +146,17 @@ def test_encodings_and_reverse_connections_outlive_a_crash(tmp_path: Path) -> No
         proxy.registered().close()
 
 
+def blocked(old: ClientV1, new: ClientV2) -> list[tuple[ClientV1 | ClientV2, bytes]]:
+    """The frame of an event that is blocked, for each."""
+    return [(old, frame_v1("a", bad=True)), (new, frame_v2("a", bad=True))]
+
+
 def test_connections_outlive_a_restart_in_the_middle_of_their_frames(tmp_path: Path) -> None:
     start = ("--module", C_EXAMPLE, "--socket", tmp_path / "s")
     with ServiceManager(tmp_path, store=64) as manager:
         manager.start(*start)
         with ClientV1(tmp_path / "s") as old, ClientV2(tmp_path / "s") as new:
-            frames: list[tuple[ClientV1 | ClientV2, bytes]] = [
-                (old, frame_v1("a", bad=True)),
-                (new, frame_v2("a", bad=True)),
-            ]
+            frames = blocked(old, new)
             for client, frame in frames:
                 client.send(frame[:77])
             manager.kill(signal.SIGTERM)
@@ -174,10 +175,7 @@ def test_a_connection_that_crashed_in_the_middle_of_a_frame_is_closed(tmp_path: 
     with ServiceManager(tmp_path, store=64) as manager:
         manager.start(*start)
         with ClientV1(tmp_path / "s") as old, ClientV2(tmp_path / "s") as new:
-            frames: list[tuple[ClientV1 | ClientV2, bytes]] = [
-                (old, frame_v1("a", bad=True)),
-                (new, frame_v2("a", bad=True)),
-            ]
+            frames = blocked(old, new)
             for client, frame in frames:
                 client.ask(EventKind.REQUEST_HEADERS, asked("b"))
                 client.send(frame[:77])

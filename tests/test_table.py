@@ -148,6 +148,10 @@ def test_no_case_sees_what_another_left_behind(table: Path, build_wat: BuildWat)
         ("[[case]]\nname = 1\nexpect = { status = 1 }\n", "name is 1, expected a string"),
         ("[[case]]\nrequest = 1\nexpect = { status = 1 }\n", "its event is 1, expected a table"),
         ("case = [1]\n", "1 is no table"),
+        (
+            f'[[case]]\nhook = "on_request_body"\nevent.chunk_index = {2**64}\nexpect.status = 1\n',
+            "case 1: an event of on_request_body that JSON cannot say: Integer exceeds 64-bit range",
+        ),
     ],
 )
 def test_a_mistake_in_a_table_is_one_line(table: Path, text: str, says: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,9 +34,9 @@ from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.server.sockets import control_path
 from sentinel_wasm.settings import Settings
 
-from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
+from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent, until
 from .scraping import LOCAL, Scraped, address
-from .test_workers import until
+from .test_workers import children
 from .upgrading import BLOCKS_WHEN_CONFIGURED, Stream, Upgrading, asked, frame_v1, frame_v2, is_blocked, lines
 from .wat import quoted
 
@@ -97,7 +98,9 @@ def test_events_in_flight_and_new_connections_over_two_upgrades(
         node = inode(agent.socket)
         for turn in range(2):
             upgrading.begin()
+            end = time.monotonic() + 60
             while len(lines(agent, "taken over")) == turn:
+                assert time.monotonic() < end, agent.log
                 # Connections come at any moment of it.
                 with agent.v2() as new, agent.v1() as fresh:
                     for client in (new, fresh, old):
@@ -129,6 +132,18 @@ def test_workers_hand_over_and_their_number_may_change(start_agent: StartAgent, 
             client.close()
         stream.close()
         assert stream.answered > 64
+        # Workers that have no descriptor left for the order drain what they have, and are not waited for.
+        with agent.v2() as last:
+            last.ask(EventKind.REQUEST_HEADERS, asked("last"))
+            for worker in children(upgrading.pid):
+                limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+                resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limits[1]))
+            began = time.monotonic()
+            assert upgrading.upgrade()["connections"] == 0
+            assert time.monotonic() - began < 20
+            assert orjson.loads(last.receive()) == {"state": 3}
+            with pytest.raises(ConnectionError):
+                last.receive()
 
 
 def test_more_connections_than_a_message_has_descriptors(start_agent: StartAgent) -> None:
@@ -178,8 +193,8 @@ def test_a_new_module_that_refuses_it_does_not_get_the_connections(
         )
         wasm.write_bytes(build_wat(text).read_bytes())
         upgrading.begin()
-        assert "no!" in upgrading.agent.wait_for_log("the module refuses the configuration", 30)
-        upgrading.agent.wait_for_log("the new process ended, this one goes on", 30)
+        assert "no!" in upgrading.agent.wait_for_log("the module refuses the configuration")
+        upgrading.agent.wait_for_log("the new process ended, this one goes on")
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("b")))
 
 
@@ -284,7 +299,7 @@ def test_new_processes_that_cannot_start_or_are_killed_cost_nothing(
     with Upgrading(start_agent(wasm)) as upgrading, upgrading.agent.v2() as client:
         wasm.write_text("<html>")
         upgrading.begin()
-        reason = orjson.loads(upgrading.agent.wait_for_log("the new process ended", 30))
+        reason = orjson.loads(upgrading.agent.wait_for_log("the new process ended"))
         assert reason["reason"] == "exit status 1"
         assert "not a WebAssembly binary" in upgrading.agent.log
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("a", bad=True)))
@@ -292,7 +307,7 @@ def test_new_processes_that_cannot_start_or_are_killed_cost_nothing(
         upgrading.begin()
         until(lambda: len(lines(upgrading.agent, "upgrade: a new process starts")) == 2)
         os.kill(lines(upgrading.agent, "upgrade: a new process starts")[-1]["pid"], signal.SIGKILL)
-        upgrading.agent.wait_for_log("killed by SIGKILL", 30)
+        upgrading.agent.wait_for_log("killed by SIGKILL")
         upgrading.upgrade()
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("b", bad=True)))
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -22,21 +21,13 @@ from sentinel_wasm.client import ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType
 
-from .conftest import EXAMPLES, BuildWat, RunningAgent, StartAgent
+from .conftest import EXAMPLES, PATIENCE_S, BuildWat, RunningAgent, StartAgent, has_ended, until
 from .test_cli import ALLOW, assert_one_line, run
 
 pytestmark = pytest.mark.parallel
 
 C_EXAMPLE = EXAMPLES / "c" / "security.wasm"
-PATIENCE_S = 30
 _numbers = count()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def pid_of(agent: RunningAgent, worker: int) -> int:
@@ -47,14 +38,6 @@ def pid_of(agent: RunningAgent, worker: int) -> int:
 
 def starts_of(agent: RunningAgent, worker: int) -> int:
     return sum(line["worker"] == worker for line in agent.lines("ready"))
-
-
-def has_ended(pid: int) -> bool:
-    """A zombie has: who adopts it need not be in a hurry to look."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def children(pid: int) -> list[int]:
@@ -77,7 +60,7 @@ def worker_of(agent: RunningAgent, client: ClientV1 | ClientV2) -> int:
     """Which worker answers a connection; wants --verbose."""
     identity = f"which-{next(_numbers)}"
     client.ask(EventKind.REQUEST_HEADERS, request_headers(identity))
-    line = agent.wait_for_log(f'"correlation_id":"{identity}"', PATIENCE_S)
+    line = agent.wait_for_log(f'"correlation_id":"{identity}"')
     return int(orjson.loads(line)["worker"])
 
 
@@ -172,7 +155,9 @@ def test_a_killed_worker_is_replaced_and_costs_its_own_connections_only(start_ag
         os.kill(pid_of(agent, 1), signal.SIGKILL)
         with pytest.raises(ConnectionError):
             lost.receive()
+        end = time.monotonic() + PATIENCE_S
         while starts_of(agent, 1) < 2:
+            assert time.monotonic() < end, agent.log
             # Meanwhile the other one serves: what it had, and what comes.
             assert worker_of(agent, kept) == 2
             with agent.v1() as new:
@@ -210,10 +195,11 @@ def test_connections_wait_while_there_is_no_worker(start_agent: StartAgent) -> N
 
 def test_a_worker_that_dies_again_at_once_is_replaced_after_a_pause(start_agent: StartAgent) -> None:
     agent = start_agent(C_EXAMPLE, "--workers", "2")
-    for deaths in (1, 2):
-        os.kill(pid_of(agent, 2), signal.SIGKILL)
+    for deaths, number in ((1, signal.SIGKILL), (2, signal.SIGRTMIN + 1)):  # the second has no name
+        os.kill(pid_of(agent, 2), number)
         until(lambda deaths=deaths: starts_of(agent, 2) == deaths + 1)  # type: ignore[misc]
-    assert [line["next_in_s"] for line in agent.lines("worker died")] == [0.0, 1.0]
+    died = [(line["reason"], line["next_in_s"]) for line in agent.lines("worker died")]
+    assert died == [("killed by SIGKILL", 0.0), (f"killed by signal {signal.SIGRTMIN + 1}", 1.0)]
 
 
 def test_a_worker_that_dies_starts_again_with_the_module_of_the_others(
@@ -259,7 +245,7 @@ def test_a_supervisor_without_descriptors_accepts_later(start_agent: StartAgent)
     resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     with agent.v1() as client:
         client.send_event(EventKind.REQUEST_HEADERS, request_headers("a"))
-        agent.wait_for_log("no connection is accepted", PATIENCE_S)
+        agent.wait_for_log("no connection is accepted")
         resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, limits)
         assert orjson.loads(client.receive())["version"] == 1
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from sentinel_wasm.client import ClientV2, request_headers
-from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
+from sentinel_wasm.client import ClientV2, event_v1, event_v2, request_headers
+from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.sockets import control_path
 
-from .conftest import RunningAgent
-from .test_workers import has_ended, until
+from .conftest import RunningAgent, has_ended, until
 from .wat import module, quoted
 
 if TYPE_CHECKING:
@@ -45,12 +45,11 @@ def asked(identity: str, *, bad: bool = False) -> dict[str, Any]:
 
 
 def frame_v2(identity: str, *, bad: bool) -> bytes:
-    return encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(asked(identity, bad=bad)))
+    return event_v2(EventKind.REQUEST_HEADERS, asked(identity, bad=bad))
 
 
 def frame_v1(identity: str, *, bad: bool) -> bytes:
-    event = {"version": 1, "event_type": "request_headers", "payload": asked(identity, bad=bad)}
-    return encode_v1(orjson.dumps(event))
+    return event_v1(EventKind.REQUEST_HEADERS, asked(identity, bad=bad))
 
 
 def is_blocked(answer: dict[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .guest.wat import literal
+
 RUNTIME = """
   (memory (export "memory") 2)
   (global $top (mut i32) (i32.const 65536))
@@ -19,7 +21,7 @@ RUNTIME = """
 
 
 def quoted(text: str) -> str:
-    return "".join(f"\\{byte:02x}" for byte in text.encode())
+    return literal(text.encode())
 
 
 def module(extra: str = "", *, imports: str = "", **results: str) -> str:
@@ -36,3 +38,18 @@ def module(extra: str = "", *, imports: str = "", **results: str) -> str:
         )
         at += size
     return f"(module {imports} {RUNTIME}\n" + "\n".join(parts) + extra + ")"
+
+
+def allowing(tag: str) -> str:
+    """The result."""
+    return f'{{"decision":"allow","tags":["{tag}"]}}'
+
+
+IS_EMPTY = "(i32.le_u (local.get 1) (i32.const 13))"  # {"config":{}}
+
+
+def refusing(reason: str, unless: str, **results: str) -> str:
+    """A module that refuses each configuration unless this is so of its length, `(local.get 1)`."""
+    text = module(on_configure=f'{{"error":"{reason}"}}', **results)
+    head = '(func (export "on_configure") (param i32 i32) (result i64)'
+    return text.replace(head, f"{head} (if {unless} (then (return (i64.const 0))))")

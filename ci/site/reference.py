@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sentinel_wasm.cli import agent
+from sentinel_wasm.cli.schema import schema
 from sentinel_wasm.cli.toolkit import PROGRAM, toolkit
 from sentinel_wasm.metrics import FAMILIES
-from sentinel_wasm.settings import Address, Option, options
+from sentinel_wasm.settings import MOST_MODULES, Address, Option, options
 
 _COLUMNS = 80
 
@@ -28,11 +30,17 @@ What `--help` says. [For module authors](../toolkit.md) explains the commands, w
 _CONFIGURATION = """# Configuration
 
 Each is a key of the file of `--config`, an option with `--` before it, and an environment variable: option
-before variable before file before default. [Running the agent](../running.md#options) says what they are
-for; [agent.schema.json](../agent.schema.json) is this for editors.
+before variable before file before default. [Running the agent](../running.md#options) has what there is to
+know beside this; [agent.schema.json](../agent.schema.json) is the same for editors.
 
-`module` may be a table: `path`, and `config` with whatever the module's [`on_configure`](../abi.md#inputs)
-is to get.
+"""
+_MODULE = f"""
+## Modules
+
+In the file `module` may be a table: `path`, and `config` with whatever the module's
+[`on_configure`](../abi.md#inputs) is to get. Up to {MOST_MODULES} tables of `[[module]]` are
+[several modules](../modules.md). Each has a `path`, may have these, and of the options above
+{", ".join(f"`{option.name}`" for option in options() if option.of_module)}.
 
 """
 _METRICS = """# Metrics
@@ -54,6 +62,10 @@ _PYTHON = """# Python API
 
 ::: sentinel_wasm.embedding.serve
 
+::: sentinel_wasm.pytest_plugin
+    options:
+      members: [wasm_module, wasm_module_options]
+
 ::: sentinel_wasm.errors
 
 ::: sentinel_wasm.client
@@ -65,7 +77,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/agent.md": _AGENT + _help(_context(agent.command(), agent.PROGRAM)),
         "reference/toolkit.md": _TOOLKIT + _toolkit(),
-        "reference/configuration.md": _CONFIGURATION + _configuration(),
+        "reference/configuration.md": _CONFIGURATION + _configuration() + _MODULE + _modules(),
         "reference/metrics.md": _METRICS + _metrics(),
         "reference/python.md": _PYTHON,
     }
@@ -104,6 +116,25 @@ def _configuration() -> str:
     )
 
 
+def _modules() -> str:
+    """What only a table of [[module]] has."""
+    keys = schema()["properties"]["module"]["anyOf"][-1]["items"]["properties"]
+    names = {option.name for option in options()}
+    return _table(
+        ("key of `[[module]]`", ""),
+        (
+            (f"`{key}`", said["description"] + _members(said))
+            for key, said in keys.items()
+            if key != "path" and key not in names
+        ),
+    )
+
+
+def _members(said: dict[str, Any]) -> str:
+    names = [f"`{name}`" for name in said.get("properties", ())]
+    return f" It has {', '.join(names)}." if names else ""
+
+
 def _value(option: Option) -> str:
     if option.choices:
         return ", ".join(f"`{choice}`" for choice in option.choices)
@@ -120,7 +151,7 @@ def _default(option: Option) -> str:
     if option.required:
         return "required"
     if option.default in (None, ()):
-        return "none"
+        return "not set"
     return f"`{str(option.default).lower() if option.kind is bool else option.default}`"
 
 

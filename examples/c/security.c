@@ -1,5 +1,5 @@
 /*
- * A security filter that uses every hook: attack patterns and scanners are turned away, bots challenged, responses
+ * A security filter of headers and bodies: attack patterns and scanners are turned away, bots challenged, responses
  * hardened, card numbers masked. examples/cases.json has what it answers to what.
  *
  * Percent-decoding and masking never make a text longer, so both happen where the text lies and nothing is copied.

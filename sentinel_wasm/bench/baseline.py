@@ -27,7 +27,6 @@ class Baseline:
 
     def __init__(self, path: Path, shape: Shape) -> None:
         """Raises UserError where it is none, or of another load than `shape`."""
-        self.path = path
         try:
             data = orjson.loads(path.read_bytes())
         except OSError as error:

@@ -7,8 +7,10 @@ import platform
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
+
+from sentinel_wasm import __version__
+from sentinel_wasm.installed import wasmtime_version
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ def this_machine() -> Machine:
         cores=_cores(),
         kernel=f"{platform.system()} {platform.release()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        wasmtime=version("wasmtime"),
-        sentinel_wasm=version("sentinel-wasm"),
+        wasmtime=wasmtime_version(),
+        sentinel_wasm=__version__,
         load_average=round(os.getloadavg()[0], 2),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )

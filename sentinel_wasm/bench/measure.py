@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,9 +37,7 @@ class Target:
     def agent(self, directory: Path) -> Iterator[Agent]:
         """A fresh one for a module. Raises UserError."""
         module = self.path
-        if module is not None and not module.exists():
-            raise UserError(f"{module}: there is neither a module nor a socket")
-        if module is not None and module.is_socket():
+        if module is not None and _is_socket(module):
             yield agents.running(module)
             return
         if module is None:
@@ -46,6 +45,14 @@ class Target:
             module.write_bytes(wasmtime.wat2wasm(TRIVIAL))
         with agents.started(module, directory, *self.flags) as agent:
             yield agent
+
+
+def _is_socket(path: Path) -> bool:
+    """Raises UserError where there is nothing."""
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError as error:
+        raise UserError(f"{path}: there is neither a module nor a socket: {error.strerror}") from None
 
 
 def measure(

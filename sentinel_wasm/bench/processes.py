@@ -18,7 +18,8 @@ def family(first: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it has ended
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                # The program's name, in parentheses, may have anything in it, and be cut within a letter.
+                fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
                 parents[int(entry.name)] = int(fields[1])
     found = [first] if first in parents else []
     for pid in found:

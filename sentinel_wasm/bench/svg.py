@@ -14,6 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 92, 52  # of a panel; above the first are
 _PANEL_TITLE = 26
 _PANELS_ACROSS = 3
 _CHARACTER = 6  # how wide one is above a bar
+_STEPS = 20  # of a curve, for each nine of a quantile
 
 # Light, dark. Told apart by the colour-blind too (after Okabe and Ito).
 _FIRST, _LAST = ("#8a8a8a", "#9a9a9a"), ("#0072b2", "#56b4e9")
@@ -147,10 +148,10 @@ def tail(share: float) -> float:
     return -math.log10(1 - share)
 
 
-def curve(histogram: Histogram, steps: int = 20) -> list[tuple[float, float]]:
+def curve(histogram: Histogram) -> list[tuple[float, float]]:
     """(tail, µs) of a histogram's quantiles, as far out as ten of its times lie beyond."""
     end = math.log10(max(histogram.total / 10, 2))
-    count = math.ceil(end * steps)
+    count = math.ceil(end * _STEPS)
     tails = [end * n / count for n in range(count + 1)]
     return [(at, histogram.quantile_ns(1 - 10**-at) / 1000) for at in tails]
 

@@ -161,10 +161,12 @@ def _config_flags(config: dict[str, Any] | None, directory: Path) -> tuple[str, 
     """The module's configuration in a file of the agent's. Raises click.UsageError."""
     if config is None:
         return ()
-    lines = [f"{toml.written_key(key)} = {toml.written(value)}\n" for key, value in config.items()]
-    text = "[module.config]\n" + "".join(lines)
     try:
+        lines = [f"{toml.written_key(key)} = {toml.written(value)}\n" for key, value in config.items()]
+        text = "[module.config]\n" + "".join(lines)
         toml.loads(text)
+    except (toml.TooDeepError, RecursionError):
+        raise click.UsageError("--module-config is nested too deeply.") from None
     except ValueError:
         raise click.UsageError("--module-config has a null, which an agent's file cannot have.") from None
     path = directory / "agent.toml"

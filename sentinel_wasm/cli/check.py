@@ -17,6 +17,7 @@ from sentinel_wasm.api import Module
 from sentinel_wasm.cli.loading import end_at_ctrl_c, load_options
 from sentinel_wasm.cli.progress import progress
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.guest.limits import MIB
 
 CALLS = 10_000
 _STEP = CALLS // 2
@@ -24,7 +25,6 @@ _SHOWN = CALLS // 20  # a step of the progress bar
 _MOST_CALLS = 4 * CALLS  # of a module whose memory grows: a collector lets it at first
 SLOW_US = 2000
 SLOW_START_MS = 1000
-_MIB = 1024 * 1024
 _GROWTH_BYTES = 64 * 1024  # a page: what a module may take for once
 
 _BROWSER = {
@@ -164,7 +164,6 @@ def _cases(hook: str) -> Iterator[Case]:
                     f"body: {what}, {'the last' if is_last else 'a'} chunk",
                     {"data": data, "is_last": is_last},
                 )
-
     if hook == "on_websocket_frame":
         for what, data in _BODIES.items():
             for to_server in (True, False):
@@ -219,7 +218,7 @@ def _ask_often(module: Module, report: Report, advance: Callable[[int], None]) -
         report.call_us = max(report.call_us, statistics.median(times) / 1000)
         if (grown := _growth(memory)) > _GROWTH_BYTES:
             report.problems.append(
-                f"{hook}: its memory grew by {grown / _MIB:.1f} MiB in the last {_STEP:,} of"
+                f"{hook}: its memory grew by {grown / MIB:.1f} MiB in the last {_STEP:,} of"
                 f" {_MOST_CALLS:,} calls alike: something is not freed, as what dealloc gets"
             )
 
@@ -232,7 +231,7 @@ def _growth(memory: list[int]) -> int:
 def _lines(report: Report) -> Iterator[str]:
     yield logs.escaped(report.module)
     if report.hooks:
-        at_rest, afterwards = report.memory_bytes / _MIB, report.memory_after_bytes / _MIB
+        at_rest, afterwards = report.memory_bytes / MIB, report.memory_after_bytes / MIB
         yield f"  size      {report.size_bytes:,} bytes, sha256 {report.sha256[:12]}"
         yield f"  hooks     {', '.join(report.hooks)}"
         for name, what in report.imports.items():

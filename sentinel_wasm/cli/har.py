@@ -27,15 +27,16 @@ def from_har(har: dict[str, Any], path: str) -> list[tuple[str, list[Event]]]:
 def _entry(entry: Any, name: str, path: str) -> tuple[str, list[Event]]:
     where = f"{path}: {name}"
     request = _field(_object(entry, where), "request", dict, where)
-    where = f"{where}: request"
-    method, url = _field(request, "method", str, where), _field(request, "url", str, where)
+    response = _field(entry, "response", dict, where, {})
+    asked = f"{where}: request"
+    method, url = _field(request, "method", str, asked), _field(request, "url", str, asked)
     host, uri = target(url)
-    headers = _headers(request, where)
+    headers = _headers(request, asked)
     headers.setdefault("host", [host])  # over HTTP/2 it is not among them
     events: list[Event] = [("on_request_headers", {"method": method, "uri": uri, "headers": headers})]
-    post = _field(request, "postData", dict, where, {})
-    events += body_event("on_request_body", _text(post, f"{where}.postData"))
-    events += _response(_field(entry, "response", dict, f"{path}: {name}", {}), f"{path}: {name}: response")
+    post = _field(request, "postData", dict, asked, {})
+    events += body_event("on_request_body", _text(post, f"{asked}.postData"))
+    events += _response(response, f"{where}: response")
     return f"{name}: {method} {url}", [(hook, {**event, "correlation_id": name}) for hook, event in events]
 
 

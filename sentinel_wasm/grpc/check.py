@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from sentinel_wasm.errors import SocketError, UserError
 from sentinel_wasm.settings import Address, Settings
+
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def check(settings: Settings) -> None:
@@ -59,9 +63,22 @@ def _check_free(address: Address) -> None:
     """The listeners share their port with others that do (SO_REUSEPORT), with whoever has it: not here."""
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, where in found:
-            with socket.socket(family, kind, protocol) as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind(where)
     except OSError as error:
         raise SocketError(f"cannot listen on --grpc {address}: {error.strerror}") from None
+    failed = [why for one in found if (why := _error_of(*one)) is not None]
+    # A name may have addresses that this machine has not, as those of IPv6: gRPC does without them.
+    wrong = [why for why in failed if why.errno not in _NOT_HERE]
+    if not wrong and len(failed) == len(found):
+        wrong = failed
+    if wrong:
+        raise SocketError(f"cannot listen on --grpc {address}: {wrong[0].strerror}")
+
+
+def _error_of(family: int, kind: int, protocol: int, _: str, where: Any) -> OSError | None:
+    try:
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+    except OSError as error:
+        return error
+    return None

@@ -60,9 +60,11 @@ def configure(message: pb.ConfigureEvent) -> bytes:
     """The payload of a ConfigureEvent. Raises EventError."""
     try:
         config = orjson.loads(message.config_json) if message.config_json else None
+        return orjson.dumps({"correlation_id": "", "config": config})
     except orjson.JSONDecodeError as error:
         raise EventError(f"config_json is not JSON: {error}") from None
-    return orjson.dumps({"correlation_id": "", "config": config})
+    except orjson.JSONEncodeError as error:
+        raise EventError(f"config_json cannot be passed on: {error}") from None
 
 
 def _headers(headers: Iterable[pb.Header]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ def report(
     """A report of all but `process_…`, which the proxy has of its own; each series gets `labels` too."""
     counters: list[dict[str, Any]] = []
     gauges: list[dict[str, Any]] = []
-    histograms: dict[str, dict[str, Any]] = {}
+    histograms: dict[object, dict[str, Any]] = {}
     for series, value in samples.items():
         name, own = metrics.parsed(series)
         family = metrics.family(name)
@@ -29,8 +29,9 @@ def report(
         elif family.kind == "gauge":
             gauges.append({"name": name, "labels": {**own, **labels}, "value": value})
         else:
+            of = {label: text for label, text in own.items() if label != "le"}
             histogram = histograms.setdefault(
-                family.name, {"name": family.name, "labels": labels, "buckets": []}
+                (family.name, *of.values()), {"name": family.name, "labels": {**of, **labels}, "buckets": []}
             )
             if "le" in own:
                 le = own["le"] if own["le"] == "+Inf" else float(own["le"])

@@ -28,7 +28,6 @@ _SHOWN = 500  # characters of a reason
 _PLAIN = "text/plain; charset=utf-8"
 _JSON = "application/json"
 _END = b"\r\n\r\n"
-_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SINCE = re.compile(rb"(?:.*&)?since=(\d{1,18})(?:&.*)?", re.DOTALL)
 
 # A page elsewhere may make a browser here ask under a name of its own (DNS rebinding): that is refused.
@@ -100,7 +99,7 @@ class _Answer(NamedTuple):
     status: HTTPStatus
     body: bytes
     kind: str = _PLAIN
-    policy: str = _POLICY
+    policy: str = page.NOTHING
     allow: str = ""  # for 405
 
     def encode(self) -> bytes:

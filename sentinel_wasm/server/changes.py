@@ -32,10 +32,10 @@ from sentinel_wasm.settings import Settings, Wanted
 _log = structlog.stdlib.get_logger("server")
 
 _MS_NS = 1_000_000
+_LOOK_S = 0.01  # how often one looks whether an agent has answered all it has
+
 Load = Callable[[Engine], Module]
 """Gives a module on an engine of its own."""
-
-_LOOK_S = 0.01  # how often one looks whether an agent has answered all it has
 
 
 class Changes:

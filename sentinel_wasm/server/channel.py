@@ -1,9 +1,9 @@
 """What a supervisor and one of its workers say to each other.
 
-Orders go down a socket: how to start, then connections, questions for metrics, how much to log, and to give
-all connections to another process; where it ends, the worker drains and ends. Reports come up a pipe; where
-it ends, the worker is gone. One socket for both would not do: where a peer dies without having read
-everything, libuv gives the socket up instead of calling its reader.
+Orders go down a socket: how to start, then connections, questions for metrics and for what the page shows,
+what to reload, how much to log, and to give all connections to another process; where it ends, the worker
+drains and ends. Reports come up a pipe; where it ends, the worker is gone. One socket for both would not do:
+where a peer dies without having read everything, libuv gives the socket up instead of calling its reader.
 """
 
 from __future__ import annotations

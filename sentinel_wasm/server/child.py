@@ -66,7 +66,7 @@ async def ask(
         process.kill()
         await heard
     if process.returncode != 0:
-        raise ChildError(_ending(process.returncode))
+        raise ChildError(_why(process.returncode))
     # From the process that was started here, whose output nobody else can write to.
     answer = pickle.loads(said)  # noqa: S301
     if isinstance(answer, UserError):
@@ -81,12 +81,22 @@ def _written(question: object) -> BinaryIO:
     return file
 
 
-def _ending(status: int | None) -> str:
+def _why(status: int) -> str:
     if status == -signal.SIGXCPU:
         return f"it took more than {CPU_S} s of processor time"
-    if status is not None and status < 0:
-        return f"the process that did it was killed by {signal.Signals(-status).name}"
+    if status < 0:
+        return f"the process that did it was {ending(status)}"
     return f"the process that did it ended with status {status}"
+
+
+def ending(status: int) -> str:
+    """How a process ended, by what Popen says."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"  # most real-time signals have no name
 
 
 def main(function: str, file: int) -> None:

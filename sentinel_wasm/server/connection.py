@@ -30,8 +30,6 @@ _throttle = Throttle()
 
 _EVENTS = range(0x10, 0x20)
 
-# HealthStatus (agent-protocol.md, section 3).
-
 
 class Connection(Stream, asyncio.BufferedProtocol):
     """Reads into a FrameBuffer, answers every whole frame of one read in one write.

@@ -89,12 +89,8 @@ class DealtConnections:
             dealt = channel.receive_order(self._orders)
         except BlockingIOError:
             return
-        except OSError as error:
-            if isinstance(error, handover.Lost) and error.kind == channel.RELOAD:
-                self._keep_old(str(error))
-                return
-            _log.error("a connection was lost", reason=error.strerror)
-            self._report(channel.DROPPED)
+        except handover.Lost as lost:
+            self._had_no_room(lost)
             return
         if dealt is None:
             self._ended.set()
@@ -118,6 +114,17 @@ class DealtConnections:
         # Before anything is read of it: the supervisor keeps it until now, for another worker.
         self._report(channel.TAKEN)
         self._start(self._open(dealt))
+
+    def _had_no_room(self, lost: handover.Lost) -> None:
+        """For an order's descriptors. What the page asks for has none that matter: it asks again."""
+        if lost.kind == handover.CONNECTION:
+            _log.error("a connection was lost", reason=lost.strerror)
+            self._report(channel.DROPPED)
+        elif lost.kind == handover.GIVER:
+            _log.error("connections stay here, and are drained", reason=lost.strerror)
+            self._report(channel.GIVEN)
+        elif lost.kind == channel.RELOAD:
+            self._keep_old(str(lost))
 
     def _start(self, doing: Coroutine[object, object, None]) -> None:
         task = self._loop.create_task(doing)

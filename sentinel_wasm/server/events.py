@@ -20,7 +20,7 @@ from sentinel_wasm.server import usage
 _ENTRY = struct.Struct("=QqqIHHHBB4x64s344s")
 _ID_BYTES = 64
 _AUDIT = b'"audit":{'
-_KEPT = 512
+_KEPT = 512  # of all workers; each keeps as many (_recent)
 _AT_ONCE = 64  # some 0.2 ms of the event loop's time
 
 Event = dict[str, Any]
@@ -58,6 +58,12 @@ def read(entries: bytes) -> Iterator[Event]:
             "reasons": audit.get("reason_codes", []),
             "is_cut": tail_bytes > 0 and not audit,
         }
+
+
+def behind(entries: bytes, number: int) -> bytes:
+    """Of the entries that `Recent.since` gives, those behind this number."""
+    new_bytes = (last_number(entries) - number) * _ENTRY.size if entries else 0
+    return entries[-new_bytes:] if new_bytes > 0 else b""
 
 
 def last_number(entries: bytes) -> int:

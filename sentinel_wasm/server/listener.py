@@ -102,11 +102,20 @@ def _make_way(path: Path, taken: str) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+            _remove_stale(path)
             return
         except OSError as error:
             raise SocketError(f"cannot tell whether {path} is in use: {_reason(error)}") from None
     raise SocketError(f"another agent is listening on {path}; {taken}")
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SocketError(
+            f"cannot listen on {path}: a socket that was left there cannot be removed: {_reason(error)}"
+        ) from None
 
 
 def _reason(error: OSError) -> str:

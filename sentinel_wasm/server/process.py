@@ -15,12 +15,15 @@ from typing import Any
 from sentinel_wasm.guest.failures import Health
 from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import channel, events, handover
+from sentinel_wasm.server.child import ending
 from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
 from sentinel_wasm.settings import Wanted
 
 _READ_BYTES = 65_536
 _GIVE_S = 30.0  # more than connections are waited for
+_RELOAD_S = 30.0  # instances start within 10 s
+_REPORT_S = 1.0  # one that is busy for longer is counted as it was
 _OF_THE_SUPERVISOR = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 _HEALTH = {report: health for health, report in channel.HEALTH.items()}
 
@@ -101,13 +104,13 @@ class Process:
         done, _ = await asyncio.wait([gives], timeout=_GIVE_S)
         return gives.result() if done else True  # it hangs, and ends with this process
 
-    async def ask(self, patience_s: float) -> None:
+    async def ask(self) -> None:
         """Have it report `samples` anew, if it does so in time."""
-        await self._samples_wanted.ask(lambda: channel.ask(self._orders), patience_s)
+        await self._samples_wanted.ask(lambda: channel.ask(self._orders))
 
-    async def look(self, patience_s: float) -> None:
+    async def look(self) -> None:
         """Have it report `about` and its new events, if it does so in time."""
-        await self._sight_wanted.ask(lambda: channel.look(self._orders, self._last), patience_s)
+        await self._sight_wanted.ask(lambda: channel.look(self._orders, self._last))
 
     def take_entries(self) -> bytes:
         """Its events since the last call, as `Recent.since` gives them."""
@@ -121,15 +124,15 @@ class Process:
         lost, self._lost = self._lost, []
         return lost
 
-    async def reload(self, wanted: Wanted, checked: list[Checked], patience_s: float) -> str:
+    async def reload(self, wanted: Wanted, checked: list[Checked]) -> str:
         """Why it has not, and keeps what it has; empty where it has reloaded."""
         try:
             channel.send_reload(self._orders, wanted, checked)
         except OSError as error:
             return f"it takes no orders: {error.strerror}"
         reloading = self._reloading = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait([reloading], timeout=patience_s)
-        return reloading.result() if done else f"it has not said within {patience_s:.0f} s that it did"
+        done, _ = await asyncio.wait([reloading], timeout=_RELOAD_S)
+        return reloading.result() if done else f"it has not said within {_RELOAD_S:.0f} s that it did"
 
     def hear(self) -> bool:
         """Take in its reports, once `reports` can be read; False where it is gone."""
@@ -196,7 +199,8 @@ class Process:
             gives.set_result(everything)
 
     def _take_entries_in(self, entries: bytes) -> None:
-        if entries:
+        # Some may have come already: where it is late, it is asked for the same again.
+        if entries := events.behind(entries, self._last):
             self._entries.append(entries)
             self._last = events.last_number(entries)
 
@@ -221,9 +225,7 @@ class Process:
         self._has_given(everything=True)  # as far as it had any
         self._reloaded("it has ended")
         status = self._process.wait()
-        if self.failure:
-            return self.failure
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return self.failure or ending(status)
 
     def _close(self) -> None:
         self._orders.close()
@@ -236,8 +238,8 @@ class _Question:
     def __init__(self) -> None:
         self._asked: asyncio.Future[None] | None = None
 
-    async def ask(self, send: Callable[[], None], patience_s: float) -> None:
-        """Wait until it is answered, so long at most; not at all where `send` raises OSError."""
+    async def ask(self, send: Callable[[], None]) -> None:
+        """Wait until it is answered, for a second at most; not at all where `send` raises OSError."""
         if self._asked is None:
             try:
                 send()
@@ -245,7 +247,7 @@ class _Question:
                 return
             self._asked = asyncio.get_running_loop().create_future()
         asked = self._asked
-        await asyncio.wait([asked], timeout=patience_s)
+        await asyncio.wait([asked], timeout=_REPORT_S)
         # One that is late is asked again the next time.
         if self._asked is asked:
             self._asked = None

@@ -191,7 +191,7 @@ def _read_token(path: Path) -> str:
     """Raises UserError where it cannot be used, or where others may read it."""
     try:
         # It may be anything, and is not to be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_TOKEN_BYTES + 1) if stat.S_ISREG(mode) else None
     except OSError as error:

@@ -37,16 +37,14 @@ _log = structlog.stdlib.get_logger("supervisor")
 _END_S = 8.0  # workers drain for 5 s at most
 _SOON_S = 20.0  # what dies again so soon after it was to start waits longer each time
 _PAUSE_S, _PAUSE_MOST_S = 1.0, 30.0
-_RELOAD_S = 30.0  # instances start within 10 s
-_REPORT_S = 1.0  # a worker that is busy for longer is counted as it was
 
 
 def run(wanted: Wanted, source: Source) -> None:
     """Serve until SIGTERM or SIGINT; `source` is where `wanted` came from. Raises UserError where a worker or
     the socket cannot be made.
     """
-    # Until they mean something, they are not to kill.
-    for number in (signal.SIGHUP, signal.SIGUSR2):
+    # They may come before anything listens to them, and would end the process.
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     # Not uvloop: a few connections a second need none.
     asyncio.run(_supervise(wanted, source))
@@ -130,11 +128,15 @@ class Accepting:
 
 
 class Supervisor:
-    """The workers, and the connections that none of them has. Made on the event loop that runs it."""
+    """The workers, and the connections that none of them has. Made on the event loop that runs it.
+
+    `reloads` are those of who calls `reload`; to be set before anything is asked of the admin endpoint.
+    """
+
+    reloads: Reloads
 
     def __init__(self, wanted: Wanted, modules: list[bytes]) -> None:
         self.stopped = asyncio.Event()
-        self.reloads = Reloads()
         self._settings = wanted.settings
         self._wanted, self._modules = wanted, modules  # what workers start with
         self._loop = asyncio.get_running_loop()
@@ -187,7 +189,7 @@ class Supervisor:
         old = self._wanted, self._modules
         self._wanted, self._modules = wanted, [one.wasm for one in checked]
         workers = list(self._workers.values())
-        reasons = await asyncio.gather(*(worker.reload(wanted, checked, _RELOAD_S) for worker in workers))
+        reasons = await asyncio.gather(*(worker.reload(wanted, checked) for worker in workers))
         failed = [
             f"worker {worker.number}: {reason}"
             for worker, reason in zip(workers, reasons, strict=True)
@@ -207,7 +209,7 @@ class Supervisor:
 
     async def _samples(self) -> Samples:
         """All workers' together: counters never go down, whichever of them end."""
-        await asyncio.gather(*(worker.ask(_REPORT_S) for worker in self._ready))
+        await asyncio.gather(*(worker.ask() for worker in self._ready))
         counted = [self._ended, *(worker.samples for worker in self._workers.values()), usage.samples()]
         of_workers = metrics.workers(self._settings.workers, alive=len(self._ready), died=self._died)
         own = {**self.reloads.samples(), **self.reverse.samples(), **usage.start()}
@@ -247,7 +249,7 @@ class Supervisor:
 
     async def _look(self) -> None:
         """Have all workers say what the page shows of them, and take in their events."""
-        await asyncio.gather(*(worker.look(_REPORT_S) for worker in self._ready))
+        await asyncio.gather(*(worker.look() for worker in self._ready))
         found: list[events.Event] = []
         for worker in list(self._workers.values()):
             for event in await events.read_all(worker.take_entries()):

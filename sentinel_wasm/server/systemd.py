@@ -18,7 +18,8 @@ import structlog
 _log = structlog.stdlib.get_logger("systemd")
 
 _FIRST_DESCRIPTOR = 3
-_OF_ONE_PROCESS = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
+_LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_OF_ONE_PROCESS = (*_LISTEN, "WATCHDOG_PID")
 
 
 def notify(*assignments: str, descriptors: tuple[int, ...] = ()) -> None:
@@ -86,7 +87,7 @@ def take_descriptors() -> list[Given]:
     except ValueError:
         count = 0
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+    for variable in _LISTEN:
         os.environ.pop(variable, None)
     given = []
     for number in range(count):

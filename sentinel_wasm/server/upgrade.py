@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from sentinel_wasm import __version__
 from sentinel_wasm.errors import SocketError, UserError
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server import admin, handover, systemd
+from sentinel_wasm.server.child import ending
 from sentinel_wasm.server.peer import peer_of
 from sentinel_wasm.server.sockets import Sockets, control_path
 from sentinel_wasm.settings import Settings
@@ -31,6 +31,7 @@ _log = structlog.stdlib.get_logger("upgrade")
 
 _ANSWER_S = 10.0  # of the other process
 _START_S = 60.0  # a module may compile for 10 s, and start for as long
+_LOOK_S = 0.1  # whether it has ended
 
 
 # The new process's side
@@ -264,21 +265,20 @@ class Upgrade:
             _log.error("the new process cannot be started, this one goes on", reason=str(error))
             return
         _log.info("upgrade: a new process starts", pid=self._next.pid, command=command)
-        # Its end is not waited for where this process ends first.
-        threading.Thread(target=self._await_end, args=(self._next,), name="upgrade", daemon=True).start()
         self._late = self._loop.call_later(_START_S, self._next.kill)
+        self._look_at_next()
 
     def _is_in_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
 
-    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
-        status = process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._next_ended, status)
-
-    def _next_ended(self, status: int) -> None:
+    def _look_at_next(self) -> None:
+        """Not by a pidfd, which Linux has since 5.3 and macOS not: RHEL 8 is older."""
+        assert self._next is not None
+        status = self._next.poll()
+        if status is None:
+            self._loop.call_later(_LOOK_S, self._look_at_next)
+            return
         self._is_in_time()
         self._next = None
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        _log.error("the new process ended, this one goes on", reason=how)
+        _log.error("the new process ended, this one goes on", reason=ending(status))

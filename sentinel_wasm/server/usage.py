@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
@@ -18,16 +19,18 @@ _LOADED_S = time.time()
 
 
 def samples() -> Samples:
-    """What adds up over processes."""
-    samples: Samples = {
+    """What adds up over processes; without what takes a descriptor to see, where none is left, and without
+    resident memory on macOS.
+    """
+    found: Samples = {
         "process_cpu_seconds_total": time.process_time(),
-        "process_open_fds": _open_descriptors(),
         "process_max_fds": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     }
-    if sys.platform == "linux":
+    with contextlib.suppress(OSError):
+        found["process_open_fds"] = _open_descriptors()
         pages = int((_OWN / "statm").read_text().split()[1])
-        samples["process_resident_memory_bytes"] = pages * os.sysconf("SC_PAGESIZE")
-    return samples
+        found["process_resident_memory_bytes"] = pages * os.sysconf("SC_PAGESIZE")
+    return found
 
 
 def start() -> Samples:
@@ -41,7 +44,7 @@ def started() -> float:
     if sys.platform != "linux":
         return _LOADED_S  # soon after it
     # The program's name, in parentheses, may have anything in it; proc(5) counts from 1.
-    behind_name = (_OWN / "stat").read_text().rpartition(")")[2].split()
+    behind_name = (_OWN / "stat").read_bytes().rpartition(b")")[2].split()
     began_s = int(behind_name[22 - 3]) / os.sysconf("SC_CLK_TCK")
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + began_s
 

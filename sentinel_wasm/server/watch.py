@@ -35,9 +35,10 @@ class Files:
         """Whether one is another than was read. Asked every LOOK_S: one that is still being written has to
         be the same twice, and one that is missing is waited for.
         """
-        now = {path: _stamp(path) for path in self._read}
+        read = self._read.copy()  # in another thread, files may be noted meanwhile
+        now = {path: _stamp(path) for path in read}
         is_settled, self._last = now == self._last, now
-        return is_settled and now != self._read and None not in now.values()
+        return is_settled and now != read and None not in now.values()
 
 
 def _stamp(path: Path) -> _Stamp | None:

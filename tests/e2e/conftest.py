@@ -31,7 +31,6 @@ class Stack:
 
     def restart_agent(self) -> None:
         """A new agent on the old one's socket."""
-        self.agent.socket.unlink()  # RunningAgent waits for the file to appear
         self.agent = self._restarted = RunningAgent(self.agent.socket.parent, self._module)
 
     def close(self) -> None:

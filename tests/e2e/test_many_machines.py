@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import ROOT
-from ..reloading import built
-from ..test_workers import until
+from ..conftest import ROOT, until
+from ..guest.wat import binary
 from ..wat import module
 from .balancer import Balancer
 from .fleet import Machine, fleet
@@ -49,12 +48,12 @@ BREAKER = """
 def tagging(version: str) -> bytes:
     """Allows, and says which version did, to a gRPC client and to the upstream."""
     answer = {"decision": "allow", "tags": [version], "add_request_headers": {"X-Version": version}}
-    return built(module(on_request_headers=json.dumps(answer)))
+    return binary(module(on_request_headers=json.dumps(answer)))
 
 
 FIRST, SECOND = tagging("first"), tagging("second")
 # Interrupted at the agent's --timeout-ms, at every event.
-ENDLESS = built(
+ENDLESS = binary(
     module(
         '(func (export "on_request_headers") (param i32 i32) (result i64) (loop $on (br $on)) unreachable)'
     )

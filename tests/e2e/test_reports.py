@@ -65,7 +65,9 @@ def test_a_proxy_that_finds_an_unhealthy_agent_uses_it(
     ZENTINEL.binary()
     agent = start_agent(build_wat(TRAPS_ON_TRAP), *LOCAL, "--pool-size", "1")
     with agent.v2() as client:
+        end = time.monotonic() + 20
         while not Scraped(agent).value("module_unhealthy"):
+            assert time.monotonic() < end
             client.ask(EventKind.REQUEST_HEADERS, request_headers("bad", uri="/trap"))
     proxy = start_proxy(ZENTINEL, tmp_path, upstream.port, agent.socket, {})
     try:

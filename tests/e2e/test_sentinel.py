@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from ..conftest import EXAMPLES, BuildWat
+from ..conftest import EXAMPLES, BuildWat, until
 from ..scraping import LOCAL, Scraped
-from ..test_workers import until
 from .conftest import StartStack
 from .modules import SLOW_OR_DENIES
 from .proxy import SENTINEL, SENTINEL_FRAMES, TIMEOUT, RunningProxy

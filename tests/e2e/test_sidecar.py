@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import EXAMPLES, ROOT, StartAgent
+from ..conftest import ROOT, StartAgent
+from .conftest import SECURITY
 from .proxy import ZENTINEL, RunningProxy, free_port
 from .upstream import Upstream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.parallel]
 
 CONFIGURATION = ROOT / "deploy" / "kubernetes" / "sidecar" / "zentinel.kdl"
-SECURITY = EXAMPLES / "c" / "security.wasm"
 
 
 def test_probe_fails_while_the_proxy_has_lost_its_agent_and_passes_once_the_proxy_is_restarted(

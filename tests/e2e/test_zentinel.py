@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import EXAMPLES, BuildWat, StartAgent
-from ..test_workers import until
+from ..conftest import EXAMPLES, BuildWat, StartAgent, until
 from .conftest import SECURITY, StartStack
 from .modules import BLOCKS_BODIES, BLOCKS_RESPONSES, TRAPS_ON_BODIES, WITHHOLDS_BODIES
 from .proxy import ZENTINEL, Reply, RunningProxy, start_proxy

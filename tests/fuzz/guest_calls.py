@@ -107,7 +107,7 @@ def _agree(instance: Instance, model: Model, data: bytes) -> bool:
     """Whether another call can follow."""
     found, reason = None, ""
     try:
-        found = serving.ask(instance, ON_REQUEST_HEADERS, data)
+        found = instance.call(ON_REQUEST_HEADERS, data, "id-1")
     except GuestFault as fault:
         reason = str(fault)
     try:

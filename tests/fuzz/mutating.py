@@ -1,4 +1,4 @@
-"""python -m tests.fuzz.mutating: the normaliser against the Python path, on captured events changed.
+"""python -m tests.fuzz.mutating: the normalisers against the Python path, on captured events changed.
 
 NORMALISER_MUTATIONS says on how many; NORMALISER_SEED repeats a run.
 """
@@ -14,7 +14,18 @@ from collections import Counter
 from pathlib import Path
 
 from tests import mutations
-from tests.normalising import FORMS, REQUEST, RESPONSE, V1, Disagreement, Outcome, compare, in_both_protocols
+from tests.normalising import (
+    BODIES,
+    FORMS,
+    RESPONSE,
+    RESPONSE_BODY,
+    V1,
+    Disagreement,
+    Outcome,
+    captured_chunks,
+    compare,
+    in_both_protocols,
+)
 
 from . import normaliser
 
@@ -30,7 +41,7 @@ def run(count: int, seed: int, findings: Path | None = None) -> Counts:
     pick = random.Random(seed)
     sources = [
         (_kind(frame_type, frame), frame_type, frame, mutations.parsed(frame))
-        for frame_type, frame in in_both_protocols()
+        for frame_type, frame in in_both_protocols() + captured_chunks()
     ]
     counts: Counts = Counter()
     for number in range(count):
@@ -41,7 +52,7 @@ def run(count: int, seed: int, findings: Path | None = None) -> Counts:
         else:
             data = mutations.changed_bytes(frame, pick)
         if pick.randrange(200) == 0:
-            frame_type = pick.choice((V1, REQUEST, RESPONSE))
+            frame_type = pick.choice(normaliser.TYPES)
         try:
             counts[kind, compare(frame_type, data, form)] += 1
         except Exception as error:
@@ -55,18 +66,19 @@ def run(count: int, seed: int, findings: Path | None = None) -> Counts:
 
 
 def _kind(frame_type: int, frame: bytes) -> str:
-    is_response = frame_type == RESPONSE or b'"response_headers"' in frame
-    return f"v{1 if frame_type == V1 else 2} {'response' if is_response else 'request'}"
+    is_response = frame_type in (RESPONSE, RESPONSE_BODY) or b'"response_headers"' in frame
+    part = " body" if frame_type in BODIES else ""
+    return f"v{1 if frame_type == V1 else 2} {'response' if is_response else 'request'}{part}"
 
 
 def table(counts: Counts) -> str:
     """The counts for people to read."""
     kinds = sorted({kind for kind, _ in counts})
-    lines = [f"{'':14}" + "".join(f"{outcome.value:>22}" for outcome in Outcome)]
+    lines = [f"{'':18}" + "".join(f"{outcome.value:>22}" for outcome in Outcome)]
     for kind in kinds:
-        lines.append(f"{kind:14}" + "".join(f"{counts[kind, outcome]:>22,}" for outcome in Outcome))
+        lines.append(f"{kind:18}" + "".join(f"{counts[kind, outcome]:>22,}" for outcome in Outcome))
     sums = [sum(counts[kind, outcome] for kind in kinds) for outcome in Outcome]
-    lines.append(f"{sum(sums):<14,}" + "".join(f"{number:>22,}" for number in sums))
+    lines.append(f"{sum(sums):<18,}" + "".join(f"{number:>22,}" for number in sums))
     return "\n".join(lines)
 
 

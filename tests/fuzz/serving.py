@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.guest import wat
 
 # No machine is so slow that lateness is what a target finds.
 PATIENT_MS = 600_000
+_PATIENCE_S = 60  # for what workers have
 
 MODES: tuple[tuple[Dispatch, Isolation], ...] = (
     ("auto", "pooled"),
@@ -114,7 +116,9 @@ def exchange(text: str, reads: list[bytes], mode: int) -> Wire:
 
 
 def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE_S
     while not condition():
+        assert time.monotonic() < end
         loop().run_until_complete(asyncio.sleep(0.0001))
 
 
@@ -136,7 +140,3 @@ def instance(text: str) -> Iterator[Instance]:
         yield made
     finally:
         made.close()
-
-
-def ask(made: Instance, hook: int, data: bytes) -> bytes | None:
-    return made.call(hook, data, "id-1")

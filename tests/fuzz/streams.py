@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 from itertools import pairwise
 
 from sentinel_wasm.protocol.frames import encode_v1, encode_v2
-from tests.normalising import DATA
+from tests.normalising import captured_v1, captured_v2
 
 from . import documents
 from .targets import Change
@@ -28,17 +27,6 @@ def pieces(head: bytes, stream: bytes) -> list[bytes]:
     for size in sizes:
         places.append(min(places[-1] + size, len(stream)))
     return [stream[a:b] for a, b in pairwise([*places, len(stream)])]
-
-
-def captured_v2() -> list[tuple[int, bytes]]:
-    """What the real v2 proxy sent, as (type, payload)."""
-    lines = (DATA / "zentinel-proxy-0.6.45-v2.jsonl").read_text().splitlines()
-    return [(frame["type"], frame["payload"].encode()) for frame in map(json.loads, lines)]
-
-
-def captured_v1() -> list[bytes]:
-    lines = (DATA / "sentinel-proxy-0.2.5-v1.jsonl").read_text().splitlines()
-    return [json.loads(line)["payload"].encode() for line in lines]
 
 
 def captured_streams() -> list[bytes]:

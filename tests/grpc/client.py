@@ -12,6 +12,7 @@ from sentinel_wasm.grpc import agent_pb2 as pb
 
 BROWSER = {"host": ["example.com"], "user-agent": ["Mozilla/5.0"], "accept": ["text/html"]}
 PATIENCE_S = 10.0
+STREAM_S = 60.0  # for all that is said on one
 PACKAGES = ("zentinel.agent.v2", "sentinel.agent.v2")
 
 
@@ -77,7 +78,7 @@ class Stream:
 
     def __init__(self, method: Any) -> None:
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.call = method(self._said())
+        self.call = method(self._said(), timeout=STREAM_S)
         self.call.initial_metadata()  # or nothing may be said
         self.say(pb.ProxyToAgent(handshake=pb.HandshakeRequest(supported_versions=[2, 1])))
         self.shaken = self.hear().handshake

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import wasmtime
 
 from ..conftest import RunningAgent, agents
 from ..e2e.modules import slow_or_denies
 from ..e2e.proxy import free_port
+from ..guest.wat import binary
 from ..scraping import LOCAL
 from . import goclient
 
@@ -31,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Takes 300 ms for /slow and blocks /deny; says what gRPC cannot carry at other events."""
     module = tmp_path_factory.mktemp("module") / "grpc.wasm"
     text = slow_or_denies(on_response_headers=RESPONSES, on_request_body=BODIES)
-    module.write_bytes(wasmtime.wat2wasm(text))
+    module.write_bytes(binary(text))
     port = free_port()
     with agents(tmp_path_factory) as start:
         yield Served(start(module, "--grpc", f":{port}", "--dispatch", "threads", *LOCAL), port)

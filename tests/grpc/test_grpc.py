@@ -133,12 +133,14 @@ def test_what_is_dropped_is_counted_and_said_once(client: Client, served: Served
 
 
 NO_ID = request_headers("")
+DEEP = pb.ProxyToAgent(configure=pb.ConfigureEvent(config_json="[" * 300 + "]" * 300))
 BROKEN = {
     "not a ProxyToAgent: broken protobuf": b"\xff\xff",
     "the message is none of those that ProxyToAgent has": b"\x62\x00",
     "request_headers has no correlation_id": NO_ID.SerializeToString(),
     "request_body_chunk has no correlation_id": b"\x1a\x00",
     "config_json is not JSON": b"\x52\x03\x0a\x01{",
+    "config_json cannot be passed on: Recursion limit": DEEP.SerializeToString(),
 }
 
 
@@ -209,6 +211,7 @@ def test_the_health_service(client: Client, service: str) -> None:
 
 
 def test_the_health_of_a_service_that_is_not_there(client: Client) -> None:
+    stub = health_pb2_grpc.HealthStub(client.channel)
     with pytest.raises(grpc.RpcError) as raised:
-        health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(service="x"))
+        stub.Check(health_pb2.HealthCheckRequest(service="x"), timeout=PATIENCE_S)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND

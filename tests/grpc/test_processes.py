@@ -7,16 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
-import wasmtime
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..conftest import EXAMPLES, BuildWat, StartAgent
+from ..conftest import EXAMPLES, BuildWat, StartAgent, until
 from ..e2e.modules import TRAPS_ON_TRAP, slow_or_denies
 from ..e2e.proxy import free_port
-from ..test_workers import until
+from ..guest.wat import binary
 from ..upgrading import Upgrading
 from ..wat import module
-from .client import PATIENCE_S, Client, request_headers
+from .client import PATIENCE_S, STREAM_S, Client, request_headers
 
 pytestmark = pytest.mark.parallel
 
@@ -29,7 +28,8 @@ def test_a_signal_ends_the_agent_when_all_is_answered(start_agent: StartAgent, b
     agent = start_agent(build_wat(slow_or_denies()), "--grpc", f":{port}", "--dispatch", "threads")
     with Client(port) as client:
         stream, idle = client.stream(), client.stream()
-        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())
+        health = health_pb2_grpc.HealthStub(client.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=STREAM_S)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         stream.say(request_headers("last", "/slow"))
         stream.ask(request_headers("before"))
@@ -79,9 +79,9 @@ def test_a_reload_answers_the_next_event_of_a_stream(
     with Client(port) as client:
         stream = client.stream()
         assert stream.ask(request_headers("before")).HasField("allow")
-        path.write_bytes(wasmtime.wat2wasm(BLOCK))
+        path.write_bytes(binary(BLOCK))
         agent.process.send_signal(signal.SIGHUP)
-        agent.wait_for_log("reloaded", 30)
+        agent.wait_for_log("reloaded")
         assert stream.ask(request_headers("after")).block.status == 451
 
 

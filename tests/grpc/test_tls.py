@@ -179,6 +179,22 @@ def test_an_address_of_another_machine(settings: Settings) -> None:
     assert "cannot listen on --grpc 192.0.2.1:9" in wrong(settings, grpc=Address("192.0.2.1", 9))
 
 
+def test_a_name_one_of_whose_addresses_the_machine_has_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As localhost's ::1 in a container without IPv6; the resolver is made to say the like."""
+    assert settings.grpc is not None
+    port = settings.grpc.port
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("192.0.2.1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    check(settings)
+    with (
+        socket.create_server(("127.0.0.1", port), reuse_port=True),
+        pytest.raises(SocketError, match="Address already in use"),
+    ):
+        check(settings)
+
+
 def test_without_the_extra_it_says_what_to_install(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from sentinel_wasm.guest.failures import FIRST_PAUSE_S, IN_A_ROW, LONGEST_PAUSE_
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.pool import Pool
 from sentinel_wasm.protocol.events import EventKind
+from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.settings import Dispatch, Isolation
 
 from ..answering import Asked
@@ -24,7 +25,6 @@ from . import wat
 from .conftest import Load
 
 SECOND = 1_000_000_000
-HEALTH_STATUS = 0x30
 
 # Traps where its input's first byte is `x`, or the method is POST.
 POISONED = wat.module(
@@ -219,7 +219,7 @@ def test_v2_proxies_are_told_of_the_agents_health(start_agent: StartAgent, build
         assert "keeps failing" in answers[-1]["audit"]["reason_codes"][0]
         assert states == [2, 4]
         with agent.v2() as late:
-            assert (orjson.loads(late.receive()), late.frame_type) == ({"state": 4}, HEALTH_STATUS)
+            assert (orjson.loads(late.receive()), late.frame_type) == ({"state": 4}, FrameType.HEALTH_STATUS)
             time.sleep(FIRST_PAUSE_S + 0.1)
             assert ask(client, "good", "GET", states)["decision"] == "allow"
             assert states == [2, 4, 1]
@@ -236,6 +236,6 @@ def ask(client: ClientV2, identity: str, method: str, states: list[int]) -> Any:
     client.send_event(EventKind.REQUEST_HEADERS, request_headers(identity, method))
     while True:
         payload = orjson.loads(client.receive())
-        if client.frame_type != HEALTH_STATUS:
+        if client.frame_type != FrameType.HEALTH_STATUS:
             return payload
         states.append(payload["state"])

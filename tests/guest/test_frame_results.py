@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel_wasm.decision import ALLOWED, Audit, Close, Decision, Drop
-from sentinel_wasm.errors import ResultError
+from sentinel_wasm.errors import ProtocolError, ResultError
 from sentinel_wasm.guest.abi import ON_WEBSOCKET_FRAME, parse_result
 from sentinel_wasm.protocol import answers
 
@@ -90,5 +90,5 @@ def test_a_strict_proxy_reads_every_decision(
 
 @pytest.mark.parametrize("websocket", ["pass", 1, {}, {"close": {}}, {"open": {}}, {"close": {"code": 1}}])
 def test_an_answer_of_another_shape_is_not_read(websocket: Any) -> None:
-    with pytest.raises(Exception, match=r"websocket_decision|code|reason"):
+    with pytest.raises(ProtocolError, match=r"websocket_decision|code|reason"):
         answers.decode({"decision": "allow", "websocket_decision": websocket})

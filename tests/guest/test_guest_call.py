@@ -22,6 +22,7 @@ from sentinel_wasm.guest.abi import (
 )
 from sentinel_wasm.guest.instance import Instance
 
+from ..conftest import resident_mib
 from . import wat
 from .apart import run_python
 from .conftest import Load, Start, started_instance
@@ -126,7 +127,7 @@ def test_hook_that_is_not_exported_cannot_be_called(start: Start) -> None:
 
 @pytest.mark.parametrize("hook", [-1, len(HOOKS), 2**31 - 1])
 def test_number_of_no_hook_cannot_be_called(start: Start, hook: int) -> None:
-    with pytest.raises((ValueError, IndexError)):
+    with pytest.raises(ValueError, match="not exported"):
         call(start(wat.module(wat.says("{}"))), hook=hook)
 
 
@@ -199,9 +200,7 @@ def test_result_past_the_end_of_a_memory_above_2_gib_is_a_fault(start: Start) ->
 
 
 def test_input_above_2_gib_arrives(start: Start) -> None:
-    text = wat.module(
-        wat.hook(returns(HIGH, 2)), pages=HUGE_PAGES, alloc=f"(i32.const {HIGH})", dealloc="(unreachable)"
-    )
+    text = wat.module(wat.hook(returns(HIGH, 2)), pages=HUGE_PAGES, alloc=f"(i32.const {HIGH})")
     assert call(start(text), b"{}") == b"{}"
 
 
@@ -528,6 +527,7 @@ def test_reason_of_one_fault_is_not_told_of_the_next(start: Start) -> None:
 
 # Memory of what went wrong
 
+HERE = Path("/proc/self")
 COUNT = 1000
 LONG_NAME = "n" * 50_000  # every trap's and error's backtrace holds a copy of it
 
@@ -536,10 +536,6 @@ LEAKS = {
     "trap in dealloc": (returns(RESULT, 2), f"(drop (call ${LONG_NAME}))"),
     "error of WASI": (f"(drop (call ${LONG_NAME}_wasi)) (i64.const 0)", ""),
 }
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.parametrize("kind", LEAKS)
@@ -565,20 +561,20 @@ def test_faults_leave_no_memory_behind(load: Load, kind: str) -> None:
             instance.close()
 
     lose_instances(200)
-    before = resident_bytes()
+    before = resident_mib(HERE)
     lose_instances(COUNT)
     # One name's copy leaked by each fault would be 50 MB.
-    assert resident_bytes() - before < 25_000_000
+    assert resident_mib(HERE) - before < 25
 
 
 def test_large_results_leave_no_memory_behind(start: Start) -> None:
     instance = start(wat.module(OBEDIENT, pages=20))
     for _ in range(20):
         call(instance, order(RESULT, MEBIBYTE))
-    before = resident_bytes()
+    before = resident_mib(HERE)
     for _ in range(300):
         call(instance, order(RESULT, MEBIBYTE))
-    assert resident_bytes() - before < 64 * MEBIBYTE
+    assert resident_mib(HERE) - before < 64
 
 
 # Every hook shares the path

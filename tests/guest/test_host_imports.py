@@ -22,7 +22,7 @@ from sentinel_wasm.guest.instance import Instance
 from . import wat
 from .conftest import LIMIT_MS, Start
 from .steady import STEADY
-from .wat import INPUT, OUT, PAGE, WASI
+from .wat import ABSOLUTE, INPUT, MONOTONIC, OUT, PAGE, REALTIME, WASI, clock
 
 pytestmark = pytest.mark.parallel
 
@@ -31,7 +31,6 @@ DATA = INPUT + 64
 
 SUCCESS, BADF, FAULT, INVAL = 0, 8, 21, 28  # WASI preview 1, errno
 OUTSIDE = [PAGE - 3, PAGE, 2**31 - 1, 2**31, 2**32 - 8, 2**32 - 1]  # no four bytes are at these
-FAR_MS = 10_000
 
 Log = list[dict[str, Any]]
 
@@ -98,19 +97,19 @@ def trace(start: Start) -> HostCall:
     return HostCall(start(wat.caller("env.trace", "i32 i32 f64 f64 f64 f64 f64")))
 
 
+POLL_ONEOFF = wat.caller(f"{WASI}.poll_oneoff", "i32 i32 i32 i32", "i32")
 PollFactory = Callable[[int], HostCall]
 
 
 @pytest.fixture
 def poll_within(start: Start) -> PollFactory:
     """poll_oneoff under a deadline of so many ms."""
-    text = wat.caller(f"{WASI}.poll_oneoff", "i32 i32 i32 i32", "i32")
-    return lambda limit_ms: HostCall(start(text, limit_ms=limit_ms))
+    return lambda limit_ms: HostCall(start(POLL_ONEOFF, limit_ms))
 
 
 @pytest.fixture
-def poll_oneoff(poll_within: PollFactory) -> HostCall:
-    return poll_within(LIMIT_MS)
+def poll_oneoff(start: Start) -> HostCall:
+    return HostCall(start(POLL_ONEOFF))
 
 
 def elapsed_ms(run: Callable[[], object]) -> float:
@@ -357,14 +356,7 @@ def test_exit_is_a_module_error_with_its_code(start: Start, code: int) -> None:
 
 EVENTS, N_EVENTS = 16_384, 700
 MS = 1_000_000
-REALTIME, MONOTONIC = 0, 1
-RELATIVE, ABSOLUTE = 0, 1
 CLOCK, FD_READ, FD_WRITE = 0, 1, 2
-
-
-def clock(timeout_ns: int, *, which: int = MONOTONIC, flags: int = RELATIVE, userdata: int = 7) -> bytes:
-    """A clock's subscription: 48 bytes."""
-    return struct.pack("<QB7xI4xQQH6x", userdata, CLOCK, which, timeout_ns, 0, flags)
 
 
 def descriptor(kind: int, number: int, *, userdata: int = 8) -> bytes:
@@ -386,9 +378,8 @@ def ready(reply: Reply) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("which", [REALTIME, MONOTONIC])
-def test_short_sleep_works(poll_within: PollFactory, which: int) -> None:
-    call = poll_within(FAR_MS)
-    slept = elapsed_ms(lambda: ready(poll(call, clock(15 * MS, which=which))))
+def test_short_sleep_works(poll_oneoff: HostCall, which: int) -> None:
+    slept = elapsed_ms(lambda: ready(poll(poll_oneoff, clock(15 * MS, which=which))))
     assert slept >= 15
 
 
@@ -430,7 +421,7 @@ def test_several_sleeps_share_one_deadline(start: Start) -> None:
 
     def oversleep() -> None:
         with pytest.raises(GuestFault, match="deadline of 40 ms exceeded"):
-            start(text).call(ON_REQUEST_HEADERS, b"{}", "")
+            start(text, LIMIT_MS).call(ON_REQUEST_HEADERS, b"{}", "")
 
     assert min(elapsed_ms(oversleep) for _ in range(3)) < 200
 
@@ -441,19 +432,16 @@ def test_the_next_call_has_its_own_deadline(poll_within: PollFactory) -> None:
         assert ready(poll(call, clock(150 * MS))) == [(7, SUCCESS, CLOCK)]
 
 
-def test_the_earliest_of_several_clocks_wakes(poll_within: PollFactory) -> None:
-    call = poll_within(FAR_MS)
-    events = ready(poll(call, clock(5000 * MS, userdata=1), clock(2 * MS, userdata=2)))
+def test_the_earliest_of_several_clocks_wakes(poll_oneoff: HostCall) -> None:
+    events = ready(poll(poll_oneoff, clock(5000 * MS, userdata=1), clock(2 * MS, userdata=2)))
     assert events == [(2, SUCCESS, CLOCK)]
 
 
 @pytest.mark.parametrize(("which", "now"), [(REALTIME, time.time_ns), (MONOTONIC, time.monotonic_ns)])
-def test_time_that_is_past_wakes_at_once(
-    poll_within: PollFactory, which: int, now: Callable[[], int]
-) -> None:
-    call = poll_within(FAR_MS)
-    assert ready(poll(call, clock(now() - 1000 * MS, which=which, flags=ABSOLUTE))) == [(7, SUCCESS, CLOCK)]
-    assert ready(poll(call, clock(1, which=which, flags=ABSOLUTE))) == [(7, SUCCESS, CLOCK)]
+def test_time_that_is_past_wakes_at_once(poll_oneoff: HostCall, which: int, now: Callable[[], int]) -> None:
+    for past_ns in (now() - 1000 * MS, 1):
+        events = ready(poll(poll_oneoff, clock(past_ns, which=which, flags=ABSOLUTE)))
+        assert events == [(7, SUCCESS, CLOCK)]
 
 
 SLEEP_UNTIL = f"""
@@ -473,18 +461,17 @@ def test_guest_sleeps_until_a_time_of_its_own_clock(start: Start, which: int) ->
     )
     body = f"(local.set $i (i32.const {which})) {SLEEP_UNTIL}"
     text = wat.module(wat.data(2048, clock(0, flags=ABSOLUTE)), wat.hook(body), imports=imports)
-    result = start(text, limit_ms=FAR_MS).call(ON_REQUEST_HEADERS, b"{}", "")
+    result = start(text).call(ON_REQUEST_HEADERS, b"{}", "")
     assert result is not None
     begun, woken = struct.unpack("<QQ", result)
     assert woken - begun >= 20 * MS
 
 
-def test_clock_that_is_not_there_yet_is_not_ready(poll_within: PollFactory) -> None:
+def test_clock_that_is_not_there_yet_is_not_ready(poll_oneoff: HostCall) -> None:
     # The first clock wakes the guest after 20 ms; the second's time, 15 ms later, has not come then.
-    call = poll_within(FAR_MS)
     until = time.time_ns() + 35 * MS
     first = clock(20 * MS, userdata=1)
-    events = ready(poll(call, first, clock(until, which=REALTIME, flags=ABSOLUTE, userdata=2)))
+    events = ready(poll(poll_oneoff, first, clock(until, which=REALTIME, flags=ABSOLUTE, userdata=2)))
     assert [userdata for userdata, _, _ in events] == [1] or time.time_ns() >= until
 
 
@@ -584,7 +571,7 @@ def test_56_mib_of_random_bytes_end_in_time(start: Start) -> None:
     text = wat.caller(f"{WASI}.random_get", "i32 i32", "i32", pages=1000)
 
     def draw() -> None:
-        call = HostCall(start(text))
+        call = HostCall(start(text, LIMIT_MS))
         try:
             outcome = str(call(PAGE, 56 << 20).errno)
         except GuestFault as error:

@@ -14,11 +14,20 @@ from sentinel_wasm.settings import Settings
 
 from ..answering import AskedAgent
 from . import agent_response, wat
-from .conftest import Load
+from .conftest import LIMIT_MS, PATIENT_MS, Load
 from .wat import PAGE, RESULT, WASI, returns
 
 pytestmark = pytest.mark.parallel
 
+SLEEPS = wat.module(
+    # A subscription of zeros but for its time, 3 s.
+    wat.data(2048 + 24, (3 * 10**9).to_bytes(8, "little")),
+    wat.hook(
+        "(drop (call $poll_oneoff (i32.const 2048) (i32.const 4096) (i32.const 1) (i32.const 600)))"
+        "(i64.const 0)"
+    ),
+    imports=wat.imported(f"{WASI}.poll_oneoff", "i32 i32 i32 i32", "i32"),
+)
 FAILURES = {
     "trap": (wat.module(wat.hook("unreachable")), "trap: unreachable in on_request_headers"),
     "no memory": (
@@ -36,18 +45,7 @@ FAILURES = {
         ),
         "the module called proc_exit(3) in on_request_headers",
     ),
-    "deadline": (
-        wat.module(
-            # A subscription of zeros but for its time, 3 s.
-            wat.data(2048 + 24, (3 * 10**9).to_bytes(8, "little")),
-            wat.hook(
-                "(drop (call $poll_oneoff (i32.const 2048) (i32.const 4096) (i32.const 1) (i32.const 600)))"
-                "(i64.const 0)"
-            ),
-            imports=wat.imported(f"{WASI}.poll_oneoff", "i32 i32 i32 i32", "i32"),
-        ),
-        "deadline of 40 ms exceeded in on_request_headers",
-    ),
+    "deadline": (SLEEPS, "deadline of 40 ms exceeded in on_request_headers"),
     "no UTF-8": (wat.module(wat.says(b'"\xff"')), "result of on_request_headers is not UTF-8"),
     "no JSON": (wat.module(wat.says("allow")), "result of on_request_headers is not JSON: "),
     "no decision": (wat.module(wat.says("{}")), "result of on_request_headers: decision is missing"),
@@ -68,7 +66,10 @@ def start_agent(load: Load) -> Iterator[StartAgent]:
     started: list[AskedAgent] = []
 
     def start_agent(text: str, *, fail_open: bool = False) -> AskedAgent:
-        settings = Settings(module=Path("filter.wasm"), pool_size=1, fail_open=fail_open)
+        timeout_ms = LIMIT_MS if text == SLEEPS else PATIENT_MS
+        settings = Settings(
+            module=Path("filter.wasm"), pool_size=1, fail_open=fail_open, timeout_ms=timeout_ms
+        )
         started.append(AskedAgent(Agent(settings, load(text))))
         return started[-1]
 

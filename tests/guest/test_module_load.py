@@ -11,12 +11,13 @@ import pytest
 from sentinel_wasm.errors import GuestFault, ModuleLoadError
 from sentinel_wasm.guest.abi import HOOKS, ON_REQUEST_HEADERS
 from sentinel_wasm.guest.engine import Engine
+from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import Pool
 
 from . import wat
 from .apart import run_python
-from .conftest import LIMITS, Load, Start
+from .conftest import Load, Start
 
 pytestmark = pytest.mark.parallel
 
@@ -43,7 +44,7 @@ def start_refused(load: Load, text: str) -> str:
     """The error of a module that loads but cannot be started."""
     module = load(text)
     with pytest.raises(ModuleLoadError) as caught:
-        Pool(module, 1, LIMITS)
+        Pool(module, 1, Limits())
     return str(caught.value)
 
 
@@ -447,10 +448,10 @@ def test_module_that_cannot_be_started_is_a_load_error_with_the_reason(
     assert "0x" not in message
 
 
-@pytest.mark.parametrize("where", ["(func $s (call $proc_exit (i32.const 3))) (start $s)"])
-def test_module_that_exits_at_start_is_a_load_error_with_the_code(load: Load, where: str) -> None:
+def test_module_that_exits_at_start_is_a_load_error_with_the_code(load: Load) -> None:
     imports = wat.imported("wasi_snapshot_preview1.proc_exit", "i32")
-    assert "proc_exit(3)" in start_refused(load, wat.module(wat.says("{}"), where, imports=imports))
+    exits = "(func $s (call $proc_exit (i32.const 3))) (start $s)"
+    assert "proc_exit(3)" in start_refused(load, wat.module(wat.says("{}"), exits, imports=imports))
 
 
 def test_instance_of_a_module_whose_start_traps_is_a_guest_fault(start: Start) -> None:

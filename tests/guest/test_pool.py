@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import structlog
@@ -13,18 +12,14 @@ import structlog
 from sentinel_wasm.errors import GuestFault, ModuleError, ModuleLoadError
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS, ON_RESPONSE_HEADERS
 from sentinel_wasm.guest.instance import ConfigRefused, Instance
-from sentinel_wasm.guest.limits import Limits
-from sentinel_wasm.guest.pool import Pool
 
 from ..answering import Asked
 from . import wat
-from .conftest import Load
+from .conftest import SIZE, Fill
 from .wat import returns
 
 pytestmark = pytest.mark.parallel
 
-SIZE = 4
-LIMITS = Limits(event_ms=2000)  # a machine under load must not make an event late
 IDS = [f"request-{number}" for number in range(100)]  # enough to reach every instance
 
 COUNTER, FLAG, KEPT = 256, 264, 4096  # addresses
@@ -74,24 +69,6 @@ CONFIGURED = configured()
 TOO_LONG = {"text": "x" * 60}
 
 Log = list[dict[str, Any]]
-
-
-class Fill(Protocol):
-    def __call__(self, text: str, size: int = SIZE) -> Asked: ...
-
-
-@pytest.fixture
-def fill(load: Load) -> Iterator[Fill]:
-    """Makes pools of modules given as text; they are closed afterwards."""
-    filled: list[Asked] = []
-
-    def fill(text: str, size: int = SIZE) -> Asked:
-        filled.append(Asked(Pool(load(text), size, LIMITS)))
-        return filled[-1]
-
-    yield fill
-    for pool in filled:
-        pool.close()
 
 
 def instances(pool: Asked) -> list[Instance]:

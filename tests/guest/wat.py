@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import wasmtime
 
 PAGE = 65536
@@ -10,6 +12,8 @@ INPUT = 1024  # what `alloc` returns
 RESULT = 16384  # where `says` keeps its text
 
 WASI = "wasi_snapshot_preview1"
+REALTIME, MONOTONIC = 0, 1
+RELATIVE, ABSOLUTE = 0, 1
 
 
 def module(
@@ -63,6 +67,11 @@ def imported(name: str, parameters: str, result: str = "") -> str:
     module_name, _, function = name.partition(".")
     results = f"(result {result})" if result else ""
     return f'(import "{module_name}" "{function}" (func ${function} (param {parameters}) {results}))'
+
+
+def clock(timeout_ns: int, *, which: int = MONOTONIC, flags: int = RELATIVE, userdata: int = 7) -> bytes:
+    """What poll_oneoff is given to wait for a time: 48 bytes (WASI preview 1, `subscription`)."""
+    return struct.pack("<QB7xI4xQQH6x", userdata, 0, which, timeout_ns, 0, flags)
 
 
 def caller(name: str, parameters: str, result: str = "", *, pages: int = 1) -> str:

@@ -14,7 +14,7 @@ from sentinel_wasm.client import Client, ClientV1, ClientV2, request_headers
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
 
-from ..conftest import RunningAgent, StartAgent
+from ..conftest import PATIENCE_S, RunningAgent, StartAgent
 from .case import FAULTY_URI, Runs, calls_of
 
 TIMEOUT_MS = 250
@@ -132,7 +132,7 @@ class Watched:
         def said() -> int:
             return sum(1 + line.get("left_out", 0) for line in self.failure_lines(pattern))
 
-        end = time.monotonic() + 5
+        end = time.monotonic() + PATIENCE_S
         while said() < count and time.monotonic() < end:
             time.sleep(0.01)
         assert said() == count, self.agent.log

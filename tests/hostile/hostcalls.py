@@ -5,14 +5,12 @@ from __future__ import annotations
 import struct
 
 from ..guest import wat
-from ..guest.wat import WASI
+from ..guest.wat import ABSOLUTE, REALTIME, WASI, clock
 from .agents import DEADLINE
 from .case import Runs, module
-from .hogs import MOST_BYTES, TAKE_ALL
+from .hogs import LATE, MOST_BYTES, TAKE_ALL
 
-LATE = f"^{DEADLINE} in on_request_headers$"
 HOURS = 10 * 3600 * 10**9
-REALTIME, MONOTONIC = 0, 1
 
 # Where faults keep what they give to imports.
 ASKED = 20000
@@ -26,11 +24,6 @@ RANDOM = wat.imported(f"{WASI}.random_get", "i32 i32", "i32")
 CLOCK = wat.imported(f"{WASI}.clock_time_get", "i32 i64 i32", "i32")
 LOG = wat.imported("sentinel.log", "i32 i32 i32")
 ABORT = wat.imported("env.abort", "i32 i32 i32 i32")
-
-
-def subscription(clock: int, timeout_ns: int, *, absolute: bool = False, kind: int = 0) -> bytes:
-    """WASI preview 1, `subscription`: userdata, what it waits for, clock, time, precision, flags."""
-    return struct.pack("<QB7xI4xQQH6x", 7, kind, clock, timeout_ns, 0, absolute)
 
 
 def poll(*subscriptions: bytes) -> tuple[str, str]:
@@ -47,7 +40,7 @@ def must_fail(call: str) -> str:
     return f"(if (i32.eqz {call}) (then unreachable))"
 
 
-LONG_SLEEP, SLEEP_LONG = poll(subscription(MONOTONIC, HOURS))
+LONG_SLEEP, SLEEP_LONG = poll(clock(HOURS))
 
 
 def _sleeps(name: str, *subscriptions: bytes) -> Runs:
@@ -63,10 +56,10 @@ _SLEEP = [
         times_out=True,
         v1=True,
     ),
-    _sleeps("sleeps until the year 2286", subscription(REALTIME, 10**19, absolute=True)),
-    _sleeps("sleeps until the monotonic clock overflows", subscription(MONOTONIC, 2**64 - 1, absolute=True)),
-    _sleeps("sleeps for all of 64 bits", subscription(REALTIME, 2**64 - 1)),
-    _sleeps("sleeps on 400 subscriptions", *[subscription(MONOTONIC, HOURS + n) for n in range(400)]),
+    _sleeps("sleeps until the year 2286", clock(10**19, which=REALTIME, flags=ABSOLUTE)),
+    _sleeps("sleeps until the monotonic clock overflows", clock(2**64 - 1, flags=ABSOLUTE)),
+    _sleeps("sleeps for all of 64 bits", clock(2**64 - 1, which=REALTIME)),
+    _sleeps("sleeps on 400 subscriptions", *[clock(HOURS + n) for n in range(400)]),
     Runs(
         "sleeps in dealloc",
         module(LONG_SLEEP, dealloc=SLEEP_LONG, imports=POLL),
@@ -77,7 +70,7 @@ _SLEEP = [
     Runs(
         "sleeps in short naps for ever",
         module(
-            wat.data(ASKED, subscription(MONOTONIC, 1000)),
+            wat.data(ASKED, clock(1000)),
             fault=f"""(loop $nap (drop (call $poll_oneoff (i32.const {ASKED}) (i32.const {EVENTS})
                 (i32.const 1) (i32.const {COUNT}))) (br $nap))""",
             imports=POLL,

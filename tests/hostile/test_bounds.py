@@ -8,7 +8,6 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,17 @@ from sentinel_wasm.protocol.events import EventKind
 from ..conftest import BuildWat, RunningAgent, StartAgent
 from ..guest import wat
 from ..guest.wat import WASI
+from ..soak.footprint import Footprint, footprint
 from . import agents, places
 from .agents import ATTEMPTS, DEADLINE, TIMEOUT_MS, Watched
 from .case import FAULTY_URI, Runs, module
 from .faults import SPIN
-from .hogs import FILL_ALL, MOST_BYTES, TAKE_ALL
-from .hostcalls import CLOCK, LATE
+from .hogs import FILL_ALL, LATE, MOST_BYTES, TAKE_ALL
+from .hostcalls import CLOCK, POLL
 from .places import reconfigured
 from .test_hostile import suffer
 from .test_state import FAIL_MODES, TRAPPED, end, get
 
-LIMIT_MS = TIMEOUT_MS
 MAX_V1 = 10 * 1024 * 1024
 TRACE = wat.imported("env.trace", "i32 i32 f64 f64 f64 f64 f64")
 TRACING = "(call $trace (i32.const 0) (i32.const 5) " + "(f64.const 0) " * 5 + ")"
@@ -37,7 +36,6 @@ OPENING = (
     f"(drop (call $path_open (i32.const 3) (i32.const 0) (i32.const 32768) (i32.const {MOST_BYTES})"
     " (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 16)))"
 )
-POLL = wat.imported(f"{WASI}.poll_oneoff", "i32 i32 i32 i32", "i32")
 POLLING = "(drop (call $poll_oneoff (i32.const 32768) (i32.const 98304) (i32.const 1000) (i32.const 16)))"
 
 # Between two host calls in a row nothing looks at the clock but the host calls.
@@ -88,7 +86,7 @@ def test_long_deadline_is_as_exact_as_a_short_one(start_agent: StartAgent, build
     watched = Watched(agent, fail_open=False)
     took: list[float] = []
     with agent.v2() as client:
-        while len(took) < 8 and min(took, default=LIMIT_MS * 10) > 1025:
+        while len(took) < 8 and min(took, default=TIMEOUT_MS * 10) > 1025:
             took.append(watched.faulty_uri(client, FAULTY_URI)[1])
             watched.good(client)
             watched.calls = 0
@@ -103,7 +101,7 @@ def test_deadline_holds_though_the_agent_is_held_up(start_agent: StartAgent, bui
     watched = Watched(agent, fail_open=False)
     took: list[float] = []
     with agent.v2() as client, ThreadPoolExecutor() as pool:
-        while len(took) < 8 and min(took, default=LIMIT_MS * 10) > 320:
+        while len(took) < 8 and min(took, default=TIMEOUT_MS * 10) > 320:
             running = pool.submit(watched.faulty_uri, client, FAULTY_URI)
             # 20 times 5 ms: with as many ticks less than time, it would take 400 ms.
             for _ in range(20):
@@ -212,7 +210,7 @@ def test_large_result_is_answered_in_time_and_fits_a_frame(
     text = _says(LARGE_ANSWERS[name])
     agent = agents.start(start_agent, build_wat(text), fail_open=False)
     took = [large_answer_ms(agent) for _ in range(ATTEMPTS)]
-    assert min(took) < LIMIT_MS, took
+    assert min(took) < TIMEOUT_MS, took
     Watched(agent, fail_open=False).stop()
 
 
@@ -332,23 +330,17 @@ def test_memory_of_failed_instances_is_given_back(
     text = module(fault=f"{TAKE_ALL} {FILL_ALL} unreachable")
     agent = start_agent(build_wat(text), "--pool-size", "1", *(("--fail-open",) if fail_open else ()))
     watched = Watched(agent, fail_open=fail_open)
-    rss: list[float] = []
-    held: list[tuple[int, int]] = []
+    held: list[Footprint] = []
     with agent.v2() as client:
         for number in range(25):
             answer, _ = watched.faulty_uri(client, FAULTY_URI)
             agents.check_failure(answer, TRAPPED, fail_open=fail_open)
             assert agents.check_good(get(client, number), 0) == 1
-            rss.append(agent.rss_mib())
-            held.append(descriptors_and_threads(agent))
-    assert min(rss[-3:]) - max(rss[:3]) < 8, rss
-    assert held[-1] == held[2]
+            held.append(footprint(agent))
+    rss_mib = [one.rss_mib for one in held]
+    assert min(rss_mib[-3:]) - max(rss_mib[:3]) < 8, rss_mib
+    assert held[-1] == replace(held[2], rss_mib=rss_mib[-1])
     end(agent, fail_open=fail_open)
-
-
-def descriptors_and_threads(agent: RunningAgent) -> tuple[int, int]:
-    process = Path(f"/proc/{agent.process.pid}")
-    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
 
 @FAIL_MODES

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import wasmtime
 
 from ..conftest import agents as started_agents
+from ..guest.wat import binary
 from . import agents, results
 from .agents import ATTEMPTS, MARGIN_MS, TIMEOUT_MS, Watched
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.parallel
 def speaker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """One agent for all results: none of them may cost the others anything."""
     module = tmp_path_factory.mktemp("speaker") / "speaker.wasm"
-    module.write_bytes(wasmtime.wat2wasm(results.speaker()))
+    module.write_bytes(binary(results.speaker()))
     with started_agents(tmp_path_factory) as start_agent:
         fail_open: bool = request.param
         watched = Watched(agents.start(start_agent, module, fail_open=fail_open), fail_open=fail_open)

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import orjson
 import pytest
 
-from sentinel_wasm.client import ClientV2, request_headers
+from sentinel_wasm.client import ClientV2, event_v2, request_headers
 from sentinel_wasm.protocol.events import EventKind
-from sentinel_wasm.protocol.frames import FrameType, encode_v2
+from sentinel_wasm.protocol.frames import FrameType
 
 from ..conftest import BuildWat, RunningAgent, StartAgent, cpu_seconds
 from ..guest import wat
@@ -199,7 +199,7 @@ def trap_now_and_then(agent: RunningAgent, name: str, fail_open: bool) -> None:
             }
             client.send(
                 b"".join(
-                    encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers(identity, method)))
+                    event_v2(EventKind.REQUEST_HEADERS, request_headers(identity, method))
                     for identity, method in methods.items()
                 )
             )

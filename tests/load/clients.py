@@ -21,8 +21,8 @@ from typing import Any
 
 import orjson
 
-from sentinel_wasm.client import ClientV2, request_headers
-from sentinel_wasm.protocol.frames import FrameType, encode_v2
+from sentinel_wasm.client import ClientV2, event_v2, request_headers
+from sentinel_wasm.protocol.events import EventKind
 
 TICK_S = 0.001
 GRACE_S = 5.0  # for the last answers
@@ -219,7 +219,7 @@ def _event_template() -> bytes:
     """A request_headers frame, to be given its number three times."""
     place = "0" * _ID_DIGITS
     headers = {"accept": ["*/*"], "host": ["example.com"], "user-agent": ["load"]}
-    payload = orjson.dumps(request_headers(place, uri="/products", headers=headers))
-    frame = encode_v2(FrameType.REQUEST_HEADERS, payload).replace(b"%", b"%%")
+    payload = request_headers(place, uri="/products", headers=headers)
+    frame = event_v2(EventKind.REQUEST_HEADERS, payload).replace(b"%", b"%%")
     assert frame.count(place.encode()) == 3
     return frame.replace(place.encode(), b"%08d")

@@ -10,9 +10,9 @@ from itertools import count
 import orjson
 import pytest
 
-from sentinel_wasm.client import ClientV2, request_headers
+from sentinel_wasm.client import ClientV2, event_v2, request_headers
 from sentinel_wasm.protocol.events import EventKind
-from sentinel_wasm.protocol.frames import FrameType, encode_v2
+from sentinel_wasm.protocol.frames import FrameType
 
 from ..conftest import BuildWat, RunningAgent, StartAgent
 from ..guest import wat
@@ -77,7 +77,7 @@ class Greedy:
 
 
 def _event(name: str) -> bytes:
-    return encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(request_headers(name)))
+    return event_v2(EventKind.REQUEST_HEADERS, request_headers(name))
 
 
 def _answered(client: ClientV2) -> str:

@@ -8,7 +8,6 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType, encode_v2
 
 from .connections import V1, V2, Cut, Tally, frame_beginning
@@ -123,7 +122,7 @@ class Soak:
         head = (
             length.to_bytes(4, "big") + b"{"
             if isinstance(connection, V1)
-            else frame_beginning(EventKind.REQUEST_BODY_CHUNK, length)
+            else frame_beginning(FrameType.REQUEST_BODY_CHUNK, length)
         )
         await connection.write(head + bytes(self._random.randrange(1, MIB)))
         await asyncio.sleep(self._random.choice((0, 0.01)))

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from sentinel_wasm.protocol.events import EVENT_NAMES, EVENT_TYPES, EventKind
-from sentinel_wasm.protocol.frames import FrameType, encode_v1, encode_v2
+from sentinel_wasm.client import event_v1, event_v2
+from sentinel_wasm.protocol.frames import FrameType, encode_v2
 
 from .traffic import Event, is_late
 
@@ -18,8 +18,6 @@ ANSWER_S = 30.0  # far more than any answer takes: then it is lost
 Answered = asyncio.Future[None]
 EXTRA_S = 0.05  # how long a connection listens for answers too many before it closes
 _CONTROL = range(0x30, 0x40)
-_NAMES = {kind: name for name, kind in reversed(EVENT_NAMES.items())}
-_TYPES = {kind: frame_type for frame_type, kind in EVENT_TYPES.items()}
 _SHAKE = {"supported_versions": [2], "proxy_id": "soak", "proxy_version": "0", "config": None}
 
 
@@ -166,8 +164,7 @@ class V1(Connection):
         self._waiting: deque[tuple[Event, Answered]] = deque()
 
     def frame(self, event: Event) -> bytes:
-        request = {"version": 1, "event_type": _NAMES[event.kind], "payload": event.payload}
-        return encode_v1(orjson.dumps(request))
+        return event_v1(event.kind, event.payload)
 
     def _expect(self, event: Event) -> Answered:
         self._waiting.append((event, asyncio.get_running_loop().create_future()))
@@ -196,7 +193,7 @@ class V2(Connection):
         self._pings: deque[bytes] = deque()
 
     def frame(self, event: Event) -> bytes:
-        return encode_v2(_TYPES[event.kind], orjson.dumps(event.payload))
+        return event_v2(event.kind, event.payload)
 
     async def ping(self, payload: bytes) -> None:
         """Its Pong is checked when it comes."""
@@ -250,6 +247,6 @@ class V2(Connection):
         return waiting
 
 
-def frame_beginning(kind: EventKind, length: int) -> bytes:
+def frame_beginning(frame_type: FrameType, length: int) -> bytes:
     """The first bytes of a v2 frame that is longer than they are."""
-    return (length + 1).to_bytes(4, "big") + bytes((_TYPES[kind],))
+    return (length + 1).to_bytes(4, "big") + bytes((frame_type,))

@@ -41,3 +41,9 @@ def footprint_like(agent: RunningAgent, before: Footprint, growth_mib: float) ->
         if back or time.monotonic() > end:
             return now
         time.sleep(0.1)
+
+
+def assert_ends_with_nothing_left(agent: RunningAgent) -> None:
+    assert agent.stop() == 0
+    last = agent.lines()[-1]
+    assert (last["event"], last["threads"], last["instances"]) == ("stopped", 0, 0)

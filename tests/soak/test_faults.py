@@ -13,10 +13,9 @@ import pytest
 from sentinel_wasm.client import request_headers
 from sentinel_wasm.protocol.events import EventKind
 
-from ..conftest import BuildWat, RunningAgent, StartAgent
+from ..conftest import BuildWat, RunningAgent, StartAgent, until
 from ..guest import wat
 from ..load.clients import apart, follow_clock
-from ..test_workers import until
 from .footprint import footprint, footprint_like
 
 RATE, SECONDS = 1000, 4

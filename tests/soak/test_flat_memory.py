@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from sentinel_wasm._instances import live_stores
-from sentinel_wasm.client import ClientV2, request_headers
+from sentinel_wasm.client import ClientV2, event_v2, request_headers
 from sentinel_wasm.errors import GuestFault
 from sentinel_wasm.guest.abi import ON_REQUEST_HEADERS
 from sentinel_wasm.guest.engine import make_engine
@@ -21,7 +21,7 @@ from sentinel_wasm.guest.instance import Instance
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.output import GuestOutput
-from sentinel_wasm.protocol.frames import FrameType, encode_v2
+from sentinel_wasm.protocol.events import EventKind
 
 from ..conftest import EXAMPLES, StartAgent, resident_mib
 from ..guest import wat
@@ -46,7 +46,7 @@ def batch(number: int) -> bytes:
             headers={"user-agent": ["soak"], "accept": ["*/*"], "x-number": [f"{number:04}"]},
             client_ip=f"10.1{number:02}.1{index % 100:02}.1:4000",
         )
-        frames.append(encode_v2(FrameType.REQUEST_HEADERS, orjson.dumps(payload)))
+        frames.append(event_v2(EventKind.REQUEST_HEADERS, payload))
     return b"".join(frames)
 
 
@@ -54,7 +54,9 @@ def exchange(client: ClientV2, data: bytes, answer_bytes: int) -> None:
     client.send(data)
     missing = BATCH * answer_bytes
     while missing:
-        missing -= len(client.sock.recv(min(missing, MIB)))
+        answers = client.sock.recv(min(missing, MIB))
+        assert answers, "the agent closed the connection"
+        missing -= len(answers)
 
 
 @pytest.mark.parametrize("isolation", ["pooled", "request"])

@@ -9,14 +9,13 @@ import os
 import random
 import time
 
-import orjson
 import pytest
 import uvloop
 
 from ..conftest import BuildWat, RunningAgent, StartAgent
 from . import filter
 from .behaviours import Soak
-from .footprint import footprint, footprint_like
+from .footprint import assert_ends_with_nothing_left, footprint, footprint_like
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("SOAK_SEED") or random.randrange(10**6))
@@ -25,12 +24,6 @@ WARM_S = max(5.0, min(60.0, SECONDS / 10))
 TIMEOUT_MS = 100
 GROWTH_MIB = 24 if SECONDS >= 60 else 48  # while little has passed, malloc has not seen the largest yet
 MOST_LATE = 0.02  # of the answers: those behind a module that spins, on a machine with other work to do
-
-
-def assert_ends_with_nothing_left(agent: RunningAgent) -> None:
-    assert agent.stop() == 0
-    last = orjson.loads(agent.log.splitlines()[-1])
-    assert (last["event"], last["threads"], last["instances"]) == ("stopped", 0, 0)
 
 
 def soak(agent: RunningAgent, seconds: float, seed: int) -> Soak:

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-import orjson
 import pytest
 
-from ..conftest import StartAgent
+from ..conftest import StartAgent, until
 from ..load.clients import Run, apart, quantile, wait_for_answers
 from ..reloading import TRAPS_AT_START, next_result, put, results, tagging
 from ..scraping import LOCAL, Scraped
-from ..test_workers import until
-from .footprint import footprint, footprint_like
+from .footprint import assert_ends_with_nothing_left, footprint, footprint_like
 
 RELOADS = int(os.environ.get("SOAK_RELOADS", "4"))
 WARM = min(20, RELOADS // 2)  # whatever happens for the first time has happened
@@ -112,6 +110,4 @@ def test_reloads_under_full_load_lose_nothing_and_leave_nothing_behind(
     assert Scraped(agent).by("result", "reloads_total") == {"ok": good, "failed": RELOADS - good}
     assert len(results(agent)) == RELOADS
     assert "Traceback" not in agent.log
-    assert agent.stop() == 0
-    last = orjson.loads(agent.log.splitlines()[-1])
-    assert (last["event"], last["threads"], last["instances"]) == ("stopped", 0, 0)
+    assert_ends_with_nothing_left(agent)

@@ -1,4 +1,4 @@
-// A security filter that uses every hook: attack patterns and scanners are turned away, bots challenged, responses
+// A security filter of headers and bodies: attack patterns and scanners are turned away, bots challenged, responses
 // hardened, card numbers masked. examples/cases.json says exactly what it answers to what.
 
 import {

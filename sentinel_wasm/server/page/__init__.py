@@ -8,16 +8,19 @@ import html
 from pathlib import Path
 
 _PLACE = Path(__file__).parent
-_COMMON = "default-src 'none'; frame-ancestors 'none'"
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+"""The Content-Security-Policy of what loads nothing at all."""
 
 
 def make(token: str) -> tuple[bytes, str]:
     """The document, with this token for its POSTs in it, and its Content-Security-Policy."""
-    style, script, document = ((_PLACE / name).read_text() for name in ("page.css", "page.js", "index.html"))
+    style, script, document = (
+        (_PLACE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "index.html")
+    )
     for place, text in (("/*style*/", style), ("/*script*/", script), ("(token)", html.escape(token))):
         document = document.replace(place, text, 1)
     policy = (
-        f"{_COMMON}; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; connect-src 'self';"
+        f"{NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
     return document.encode(), policy

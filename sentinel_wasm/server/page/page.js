@@ -140,9 +140,10 @@ async function fetched(path) {
 
 async function poll() {
   clearTimeout(timer);
+  const asked = last;
   try {
-    const [status, news] = await Promise.all([fetched('/status.json'), fetched(`/events?since=${last}`)]);
-    if (paused) return;
+    const [status, news] = await Promise.all([fetched('/status.json'), fetched(`/events?since=${asked}`)]);
+    if (paused || asked !== last) return; // a poll beside this one was quicker, as after a short pause
     const isAnother = started !== null && status.started !== started;
     started = status.started;
     if (isAnother) {

@@ -16,6 +16,9 @@ static const char *configure(reader *config) {
             return "allowed: at most 64 strings in a list are wanted";
     }
     for (u32 i = 0; i < count; i++)
+        if (names[i].len == 0)
+            return "allowed has an empty name, which every User-Agent contains";
+    for (u32 i = 0; i < count; i++)
         allowed[i] = names[i];
     allowed_count = count;
     return NULL;

@@ -16,6 +16,9 @@ struct Config {
 }
 
 fn configure(config: Config) -> Result<(), String> {
+    if config.allowed.iter().any(String::is_empty) {
+        return Err("allowed has an empty name, which every User-Agent contains".into());
+    }
     *ALLOWED.lock().unwrap() = config.allowed;
     Ok(())
 }

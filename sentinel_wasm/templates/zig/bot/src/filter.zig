@@ -10,7 +10,10 @@ pub const Config = struct { allowed: []const []const u8 = &.{} };
 
 var allowed: []const []const u8 = &.{};
 
-pub fn on_configure(config: Config) void {
+pub fn on_configure(config: Config) !void {
+    for (config.allowed) |name| {
+        if (name.len == 0) return error.EmptyNameThatEveryUserAgentContains;
+    }
     allowed = config.allowed;
 }
 

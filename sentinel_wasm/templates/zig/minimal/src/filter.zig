@@ -1,3 +1,4 @@
+//! Allows every request, and says that it has seen it.
 const sdk = @import("sdk.zig");
 
 comptime {
