@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test overload soak lint e2e upgrades bench bench-ratios gate fuzz asan examples templates proto docs wheel test-wheel \
-	audit newest-wasmtime container-steps lint-deploy clean
+	audit macos newest-wasmtime container-steps lint-deploy clean
 
 help:  ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ test-wheel:  ## tests on the installed wheel of dist/, away from the sources (TE
 
 audit:  ## the SBOM of the wheel of dist/, and whether an advisory is known for what is in it
 	PYTHON="$(PYTHON)" ci/audit.sh
+
+macos: setup  ## compile for macOS, and check the types as they are there
+	ci/macos.sh
 
 newest-wasmtime:  ## what breaks with the newest wasmtime, whatever is pinned (WASMTIME=… for another)
 	PYTHON="$(PYTHON)" ci/newest_wasmtime.sh $(WASMTIME)

@@ -747,9 +747,9 @@ cdef class GuestCall:
     def call(self, int hook, bytes data not None, int64_t deadline_ns, int64_t limit_ns) -> bytes | None:
         """Give `data` to a hook; its result's bytes, or None where pointer or length is 0.
 
-        The guest is interrupted at `deadline_ns` (CLOCK_MONOTONIC), or up to 4 ms later; `limit_ns` is the
-        time that the event had. Raises GuestFault (trap, deadline, exit, bad pointer, result over 1 MiB, no
-        memory in the guest), and TooLate where the deadline has passed before the call.
+        The guest is interrupted at `deadline_ns` (of time.monotonic_ns), or up to 4 ms later; `limit_ns` is
+        the time that the event had. Raises GuestFault (trap, deadline, exit, bad pointer, result over 1 MiB,
+        no memory in the guest), and TooLate where the deadline has passed before the call.
         """
         cdef Outcome out
         if hook < 0 or hook >= HOOKS or self.guest.hooks[hook].store_id == 0:

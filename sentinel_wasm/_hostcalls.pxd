@@ -31,7 +31,7 @@ ctypedef struct Output:
     uint8_t data[OUTPUT_BYTES]
 
 ctypedef struct HostState:
-    int64_t deadline_ns     # CLOCK_MONOTONIC; no host call runs past it
+    int64_t deadline_ns     # of time.monotonic_ns; no host call runs past it
     int64_t slept_ns        # in this run
     Ended ended
     Output output

@@ -8,9 +8,7 @@ guest was ended) is kept in the store's `HostState`, whose address is the store'
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
-from posix.time cimport (
-    CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clockid_t, nanosleep, timespec,
-)
+from posix.time cimport CLOCK_REALTIME, clock_gettime, clockid_t, nanosleep, timespec
 
 from sentinel_wasm._wasmtime cimport (
     WASMTIME_EXTERN_MEMORY, api, callback_t, wasm_trap_t, wasmtime_caller_t, wasmtime_extern_t,
@@ -19,6 +17,18 @@ from sentinel_wasm._wasmtime cimport (
 
 cdef extern from "<sys/random.h>":
     int getentropy(void* buffer, size_t length) noexcept nogil
+
+cdef extern from * nogil:
+    """
+    #include <time.h>
+    /* That of time.monotonic_ns. CLOCK_MONOTONIC of macOS goes on while the machine sleeps. */
+    #ifdef __APPLE__
+    #define SW_MONOTONIC CLOCK_UPTIME_RAW
+    #else
+    #define SW_MONOTONIC CLOCK_MONOTONIC
+    #endif
+    """
+    clockid_t MONOTONIC "SW_MONOTONIC"
 
 cdef enum:
     # Of `take_output`.
@@ -57,7 +67,7 @@ ctypedef struct Subscription:
 
 
 cdef int64_t monotonic_ns() noexcept nogil:
-    return clock_ns(CLOCK_MONOTONIC)
+    return clock_ns(MONOTONIC)
 
 
 cdef int64_t clock_ns(clockid_t clock) noexcept nogil:
@@ -164,7 +174,7 @@ cdef wasm_trap_t* clock_time_get(
     if not memory_of(caller, &view) or not inside(&view, time_at, 8):
         values[0].i32 = ERRNO_FAULT
         return NULL
-    now = clock_ns(CLOCK_MONOTONIC if clock == CLOCK_ID_MONOTONIC else CLOCK_REALTIME)
+    now = clock_ns(MONOTONIC if clock == CLOCK_ID_MONOTONIC else CLOCK_REALTIME)
     memcpy(view.base + time_at, &now, 8)
     values[0].i32 = ERRNO_SUCCESS
     return NULL
@@ -206,7 +216,7 @@ cdef void read_subscription(const View* view, uint64_t at, Subscription* out) no
 
 
 cdef int64_t wake_ns(const Subscription* sub, int64_t now, int64_t real_now) noexcept nogil:
-    """When (CLOCK_MONOTONIC) a subscription is ready: at once for anything but a clock that is known."""
+    """When (of `monotonic_ns`) a subscription is ready: at once for anything but a clock that is known."""
     cdef uint64_t base = <uint64_t>(now if sub.id == CLOCK_ID_MONOTONIC else real_now)
     cdef uint64_t wait = sub.timeout_ns
     if sub.kind != 0 or sub.id > CLOCK_ID_MONOTONIC:

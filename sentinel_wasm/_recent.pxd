@@ -13,7 +13,7 @@ cdef enum:
 # sentinel_wasm.recent reads it.
 cdef struct Entry:
     uint64_t number             # of all events so far, from 1
-    int64_t seen_ns             # CLOCK_MONOTONIC
+    int64_t seen_ns             # of time.monotonic_ns
     int64_t took_ns             # until it was decided
     uint32_t version            # of the protocol
     uint16_t status             # 0: none

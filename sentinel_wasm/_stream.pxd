@@ -12,6 +12,7 @@ cdef class Stream
 cdef class Turns:
     cdef object time
     cdef object call_soon
+    cdef double this_s              # of the loop's clock
     cdef int64_t this_ns
     cdef int64_t before_ns
     # When the loop was last seen to run, and when the gap began behind which this turn is; 0: behind none.

@@ -9,10 +9,30 @@ from sentinel_wasm._quick cimport append, release
 
 from sentinel_wasm.errors import LateAnswerError, ProtocolError
 
-cdef extern from "<sys/socket.h>" nogil:
+cdef extern from * nogil:
+    """
+    #include <sys/socket.h>
+
+    #ifdef __APPLE__
+    #include <mach/mach_time.h>
+    #undef MSG_NOSIGNAL     /* which older systems than the headers do not know; Python ignores SIGPIPE */
+    #define MSG_NOSIGNAL 0
+    /* For how long the machine has slept, which libuv's clock counts and time.monotonic_ns does not. */
+    static int64_t sw_slept_ns(void) {
+        mach_timebase_info_data_t base;
+        uint64_t awake = mach_absolute_time();
+        uint64_t slept = mach_continuous_time() - awake;
+        mach_timebase_info(&base);
+        return (int64_t)(slept * base.numer / base.denom);
+    }
+    #else
+    #define sw_slept_ns() 0
+    #endif
+    """
     ssize_t send_to "send"(int, const void*, size_t, int)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
+    int64_t slept_ns "sw_slept_ns"()
 
 cdef enum:
     GAP_NS = 45000000
@@ -31,6 +51,11 @@ cdef enum:
     NEEDLESS = 4                # there was something; it sleeps when it has seen to that
 
 LOOP_GAP_NS = GAP_NS
+
+
+cdef int64_t loop_ns(double seconds) noexcept:
+    """What time.monotonic_ns was when uvloop's clock, which counts milliseconds, was this."""
+    return <int64_t>(seconds * 1000 + 0.5) * 1000000 - slept_ns()
 
 
 cdef class Turns:
@@ -76,11 +101,15 @@ cdef class Turns:
     cdef int64_t turn(self) except -1:
         """When this turn began, of time.monotonic_ns: what it reads was there by then."""
         cdef double seconds = self.time()
-        cdef int64_t now_ns = <int64_t>(seconds * 1000 + 0.5) * 1000000
-        if now_ns != self.this_ns:
+        if seconds != self.this_s:
+            self.this_s = seconds
             self.before_ns = self.this_ns
-            self.this_ns = now_ns
-        return now_ns
+            self.this_ns = loop_ns(seconds)
+        return self.this_ns
+
+    def looked_ns(self) -> int:
+        """When the loop last looked at its sockets, of time.monotonic_ns."""
+        return loop_ns(self.time())
 
     cdef int has_read(self) except -1:
         """What was read is answered; more may come soon."""

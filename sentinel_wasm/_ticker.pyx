@@ -7,7 +7,7 @@ nothing, a busy one a few hundred short wake-ups a second.
 
 from libc.stdint cimport int64_t, uintptr_t
 from libc.time cimport time_t
-from posix.time cimport CLOCK_MONOTONIC, TIMER_ABSTIME, clock_nanosleep, timespec
+from posix.time cimport nanosleep, timespec
 
 from sentinel_wasm._hostcalls cimport monotonic_ns
 from sentinel_wasm._threads cimport (
@@ -54,10 +54,12 @@ cdef void leave(TickerState* ticker) noexcept nogil:
 
 
 cdef void sleep_until(int64_t at_ns) noexcept nogil:
-    cdef timespec at
-    at.tv_sec = <time_t>(at_ns // 1000000000)
-    at.tv_nsec = at_ns % 1000000000
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL)
+    cdef int64_t left_ns = at_ns - monotonic_ns()
+    cdef timespec left
+    if left_ns > 0:
+        left.tv_sec = <time_t>(left_ns // 1000000000)
+        left.tv_nsec = left_ns % 1000000000
+        nanosleep(&left, NULL)
 
 
 cdef void* tick(void* argument) noexcept nogil:

@@ -43,7 +43,7 @@ cdef struct Finished:
     pthread_mutex_t lock
     JobState* first
     JobState* last
-    int eventfd
+    int announce                    # a pipe's end: jobs have finished
     int hold                        # start no guest
 
 cdef struct Worker:
@@ -66,6 +66,8 @@ cdef class Workers:
     cdef Finished done
     cdef Worker* workers
     cdef int running
+    cdef int announced              # the pipe's other end
     cdef set jobs
 
+    cdef void close_pipe(self) noexcept
     cdef void end(self) noexcept

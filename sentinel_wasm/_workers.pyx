@@ -1,10 +1,10 @@
 """Native threads that run guests beside the event loop, never taking the GIL.
 
-Each worker has its own queue and takes one job at a time; finished jobs are announced by an eventfd.
+Each worker has its own queue and takes one job at a time; finished jobs are announced by a byte in a pipe.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport INT32_MAX, uint64_t
+from libc.stdint cimport INT32_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.unistd cimport close, read, write
@@ -22,10 +22,11 @@ from sentinel_wasm._threads cimport (
     pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, store,
 )
 
+import os
+
 cdef extern from * nogil:
     """
     #include <signal.h>
-    #include <sys/eventfd.h>
     #include <sys/resource.h>
 
     /* Signals are for the main thread, but for those by which wasmtime knows traps. */
@@ -41,16 +42,18 @@ cdef extern from * nogil:
     }
     static void sw_restore_signals(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
 
-    /* On Linux this is the calling thread's own. */
-    static void sw_be_nice(int by) { setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + by); }
+    /* On Linux this is the calling thread's own; elsewhere the process's, event loop and all. */
+    static void sw_be_nice(int by) {
+    #ifdef __linux__
+        setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + by);
+    #endif
+    }
     """
     ctypedef struct sigset_t:
         pass
     void sw_block_signals(sigset_t* before)
     void sw_restore_signals(const sigset_t* before)
     void sw_be_nice(int by)
-    int EFD_CLOEXEC, EFD_NONBLOCK
-    int eventfd(unsigned int, int)
 
 START = ONLY_START
 END = ONLY_END
@@ -169,7 +172,6 @@ cdef void settle(JobState* job) noexcept nogil:
 
 
 cdef void report(Finished* finished, JobState* job) noexcept nogil:
-    cdef uint64_t one = 1
     cdef bint first
     job.next = NULL
     pthread_mutex_lock(&finished.lock)
@@ -181,7 +183,7 @@ cdef void report(Finished* finished, JobState* job) noexcept nogil:
     finished.last = job
     pthread_mutex_unlock(&finished.lock)
     if first:
-        write(finished.eventfd, &one, sizeof(one))
+        write(finished.announce, b"!", 1)
 
 
 cdef JobState* next_job(Worker* worker) noexcept nogil:
@@ -224,7 +226,7 @@ cdef class Job:
 
     `config` is given to `on_configure` of a guest that has to be started first (None: it has none);
     `start_limit_ns` is that start's time (0: what is left of the job's). With less than `needs_ns` left until
-    `deadline_ns` (CLOCK_MONOTONIC) the hook is not called.
+    `deadline_ns` (of time.monotonic_ns) the hook is not called.
     """
 
     def __cinit__(
@@ -338,9 +340,9 @@ cdef class Workers:
         cdef sigset_t before
         cdef int error = 0
         self.jobs = set()
-        self.done.eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.done.eventfd < 0:
-            raise OSError("no eventfd for the workers")
+        self.announced = self.done.announce = -1
+        self.announced, self.done.announce = os.pipe()
+        os.set_blocking(self.announced, False)
         pthread_mutex_init(&self.done.lock, NULL)
         self.workers = <Worker*>calloc(count, sizeof(Worker))
         if self.workers == NULL:
@@ -363,13 +365,12 @@ cdef class Workers:
     def __dealloc__(self):
         self.end()
         free(self.workers)
-        if self.done.eventfd >= 0:
-            close(self.done.eventfd)
+        self.close_pipe()
         pthread_mutex_destroy(&self.done.lock)
 
     def fileno(self) -> int:
         """Readable when jobs have finished."""
-        return self.done.eventfd
+        return self.announced
 
     def submit(self, int worker, Job job not None, bint first=False) -> None:
         """Append to a worker's queue, or put `first`. The guest is the worker's until it has finished."""
@@ -399,9 +400,9 @@ cdef class Workers:
 
     def finished(self) -> list[Job]:
         """The jobs that have finished since the last call, in that order."""
-        cdef uint64_t count
+        cdef char[64] said
         cdef JobState* state
-        read(self.done.eventfd, &count, sizeof(count))
+        read(self.announced, said, sizeof(said))
         pthread_mutex_lock(&self.done.lock)
         state = self.done.first
         self.done.first = NULL
@@ -422,9 +423,13 @@ cdef class Workers:
         """End the threads; jobs that have not begun are dropped."""
         self.end()
         self.jobs.clear()
-        if self.done.eventfd >= 0:
-            close(self.done.eventfd)
-            self.done.eventfd = -1
+        self.close_pipe()
+
+    cdef void close_pipe(self) noexcept:
+        if self.announced >= 0:
+            close(self.announced)
+            close(self.done.announce)
+            self.announced = self.done.announce = -1
 
     cdef void end(self) noexcept:
         cdef int index

@@ -33,6 +33,8 @@ settings.load_profile("patient")
 
 
 PATIENCE_S = 30
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+
 # A machine under load must not make an event late: what tests lateness says how late.
 PATIENT = {"WASM_TIMEOUT_MS": "2000", "WASM_PROXY_TIMEOUT_MS": "5000"}
 

@@ -24,6 +24,7 @@ from sentinel_wasm.guest.pool import LATER
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.server.changes import Changes
 from sentinel_wasm.server.compiling import Checked
+from sentinel_wasm.server.nameless import nameless
 from sentinel_wasm.server.serving import Serving
 from sentinel_wasm.settings import Settings, Wanted
 
@@ -44,7 +45,7 @@ def make(wasm: bytes) -> Agent:
 def checked(wasm: bytes) -> Iterator[list[Checked]]:
     """As the child makes it."""
     code = NO_CACHE.module(engine_for(SETTINGS), wasm)[0].serialize()
-    with os.fdopen(os.memfd_create("artefact"), "wb") as file:
+    with os.fdopen(nameless("artefact"), "wb") as file:
         file.write(code)
         file.flush()
         yield [Checked(wasm, file.fileno(), False)]

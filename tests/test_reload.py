@@ -16,7 +16,7 @@ from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.protocol.frames import FrameType
 from sentinel_wasm.server.watch import Files
 
-from .conftest import EXAMPLES, RunningAgent, StartAgent, has_ended, until
+from .conftest import EXAMPLES, LINUX, RunningAgent, StartAgent, has_ended, until
 from .guest.wat import binary
 from .reloading import (
     FIRST,
@@ -124,6 +124,7 @@ def test_a_module_with_another_digest_than_asked_for_is_refused(start_agent: Sta
         assert tags(client) == ["first"]
 
 
+@LINUX
 def test_more_signals_during_a_reload_make_one_more(start_agent: StartAgent, wasm: Path) -> None:
     agent = start_agent(wasm)
     put(wasm, SECOND)
@@ -140,6 +141,7 @@ def test_more_signals_during_a_reload_make_one_more(start_agent: StartAgent, was
         assert tags(client) == ["third"]
 
 
+@LINUX
 def test_the_child_gives_way_and_may_die(start_agent: StartAgent, wasm: Path) -> None:
     agent = start_agent(wasm, "--cache-dir", "/dev/null")
     put(wasm, (EXAMPLES / "go" / "security.wasm").read_bytes())  # takes a second and more to compile

@@ -243,7 +243,7 @@ def test_a_socket_that_takes_no_more_is_tried_again(tmp_path: Path) -> None:
         full.listen(0)
         first.connect(str(path))
         with capture_logs() as logs, Keeping(path) as keeping:
-            until(lambda: keeping.attempts(path) == [0, 0, 1])
+            until(lambda: keeping.attempts(path)[2] > 0)
     assert logs[0]["reason"] == os.strerror(11)
 
 

@@ -271,19 +271,21 @@ def test_a_process_of_another_format_gets_nothing(start_agent: StartAgent) -> No
         assert is_blocked(client.ask(EventKind.REQUEST_HEADERS, asked("a", bad=True)))
 
 
-def test_a_process_of_another_user_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_another_user_gets_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     user = os.geteuid()
-    if user == 0:
-        os.seteuid(65_534)
+    with socket.socket(socket.AF_UNIX) as theirs, socket.socket(socket.AF_UNIX) as ours:
+        theirs.bind(str(tmp_path / "s"))
+        if user == 0:
+            os.seteuid(65_534)
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            theirs.listen()
         finally:
-            os.seteuid(0)
-    else:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
-    with ours, theirs, pytest.raises(UserError, match="it runs as user"):
-        upgrade.check_peer(ours)
+            os.seteuid(user)
+        ours.connect(str(tmp_path / "s"))
+        if user != 0:
+            monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+        with pytest.raises(UserError, match="it runs as user"):
+            upgrade.check_peer(ours)
 
 
 # --- when it fails
@@ -413,7 +415,7 @@ class Giving:
 
     async def give(self, *, takes: bool) -> bool:
         """To a process that takes what it gets, or hangs."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         with ours, theirs:
             task = self.loop.create_task(giver.Giver(self.serving, ours).give_all())
@@ -436,7 +438,7 @@ class Giving:
 
 def ask_to_take_over(agent: RunningAgent, says: dict[str, Any]) -> socket.socket:
     """The next process's side of the control socket, which is to be answered."""
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = socket.socket(socket.AF_UNIX)
     end.settimeout(10)
     end.connect(str(control_path(agent.socket)))
     handover.send(end, handover.ASK, says)
@@ -449,7 +451,7 @@ class Predecessor:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "agent.sock"
         self._listener = listener.listen(self.path)
-        self._control = listener.listen(control_path(self.path), 0o600, kind=socket.SOCK_SEQPACKET)
+        self._control = listener.listen(control_path(self.path), 0o600)
         self._control.settimeout(30)
         self._given: list[Carried] = []
         self._clients: list[socket.socket] = []

@@ -1,7 +1,8 @@
 """Our programs as processes that start at once: forked from one that has loaded what they load.
 
 To load it is nine tenths of an agent's start. From there on they are like any others, with arguments,
-environment, files, signals and an end of their own. What measures time or memory starts as users start it.
+environment, files, signals and an end of their own. What measures time or memory starts as users start it; on
+macOS everything does, since its libraries are not for forked processes.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ class Forge:
         stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
         stderr: IO[bytes] | None = None,
-    ) -> WarmProcess:
+    ) -> WarmProcess | subprocess.Popen[bytes]:
         """`program` is a module with a `main`. Without an environment or a file it has ours."""
+        if sys.platform != "linux":
+            command = [sys.executable, "-m", program, *arguments]
+            return subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr)
         with self._starting:
             if self._process is None:
                 self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

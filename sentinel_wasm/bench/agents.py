@@ -76,7 +76,8 @@ def started(module: Path, directory: Path, *flags: str) -> Iterator[Agent]:
             env=_environment(),
         )
     try:
-        yield Agent(path, process.pid, _admin(process, module, log))
+        pid = process.pid if processes.family(process.pid) else None
+        yield Agent(path, pid, _admin(process, module, log))
     finally:
         process.terminate()
         try:

@@ -86,16 +86,15 @@ class Load:
         self.in_flight = in_flight
         self._requests = [frames(request, protocol) for request in requests]
         self._answers = _Answers()
-        self._poll = select.epoll()
+        self._poll = select.poll()
         self._connections: dict[int, _Connection] = {}
         self._open = ExitStack()
-        self._open.callback(self._poll.close)
         numbers = itertools.count()
         try:
             for _ in range(connections):
                 client = ClientV1(socket) if protocol == 1 else ClientV2(socket)
                 self._open.enter_context(client)
-                self._poll.register(client.sock, select.EPOLLIN)
+                self._poll.register(client.sock, select.POLLIN)
                 connection = _Connection(client, protocol, self._requests, self._answers, numbers)
                 self._connections[client.sock.fileno()] = connection
         except BaseException:
@@ -116,7 +115,7 @@ class Load:
             connection.begin(self.in_flight)
         waiting = len(self._connections) * self.in_flight
         while waiting:
-            ready = self._poll.poll(STALL_S)
+            ready = self._poll.poll(STALL_S * 1000)
             if not ready:
                 raise TimeoutError(f"no answer for {STALL_S} s")
             for descriptor, _ in ready:

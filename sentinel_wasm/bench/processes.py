@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +11,9 @@ _CPU_CLOCK = 2  # of a process: the clock that clock_getcpuclockid(3) gives for 
 
 
 def family(first: int) -> list[int]:
-    """The ids of a process and its descendants; none where it has ended."""
+    """The ids of a process and its descendants; none where it has ended or the system has no /proc."""
+    if sys.platform != "linux":
+        return []
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

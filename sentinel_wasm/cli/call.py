@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,8 +100,9 @@ def _from_file(path: str | None, hook: str | None) -> list[Exchange]:
 
 def _at_every_change(module: Path, ask: Callable[[], bool]) -> None:
     """Ask now, and whenever the module's file is another, until Ctrl-C."""
-    # Which comes between two questions only: wasmtime's objects would be freed twice.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Which is looked at between two questions only: wasmtime's objects would be freed twice.
+    interrupted, interrupt = os.pipe()
+    signal.signal(signal.SIGINT, lambda *_: os.write(interrupt, b"!"))
     program = click.get_current_context().find_root().command_path
     files = Files(module)
     while True:
@@ -109,7 +112,7 @@ def _at_every_change(module: Path, ask: Callable[[], bool]) -> None:
         except UserError as error:
             say(program, str(error))
         while not files.have_changed():
-            if signal.sigtimedwait({signal.SIGINT}, LOOK_S) is not None:
+            if select.select([interrupted], [], [], LOOK_S)[0]:
                 return
         click.echo(f"-- {logs.escaped(str(module))} has changed --", err=True)
 

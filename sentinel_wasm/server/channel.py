@@ -21,6 +21,7 @@ from sentinel_wasm.metrics import Samples
 from sentinel_wasm.server import handover
 from sentinel_wasm.server.compiling import Checked
 from sentinel_wasm.server.handover import Carried
+from sentinel_wasm.server.nameless import nameless
 from sentinel_wasm.settings import MOST_MODULES, Wanted
 
 # Reports, a byte each, but for SAMPLES, KEPT_OLD and LOST, behind which a length (LONG_HEAD bytes in all) and
@@ -97,7 +98,7 @@ class Seen(NamedTuple):
 
 def orders() -> tuple[socket.socket, socket.socket]:
     """The supervisor's end and the worker's."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return socket.socketpair()
 
 
 def send_start(end: socket.socket, start: Start) -> None:
@@ -107,7 +108,7 @@ def send_start(end: socket.socket, start: Start) -> None:
 
 def _send_pickled(end: socket.socket, order: bytes, what: object, descriptors: list[int]) -> None:
     # In a file without a name: it may be larger than a message.
-    with os.fdopen(os.memfd_create("order"), "wb") as file:
+    with os.fdopen(nameless("order"), "wb") as file:
         pickle.dump(what, file)
         file.flush()
         socket.send_fds(end, [order], [file.fileno(), *descriptors])
@@ -123,7 +124,7 @@ def _read_pickled(descriptor: int) -> Any:
 
 def receive_start(end: socket.socket) -> Start:
     """Raises EOFError where the supervisor is gone."""
-    data, descriptors, _, _ = socket.recv_fds(end, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _ = handover.receive_descriptors(end, 1)
     if not data:
         raise EOFError
     start: Start = _read_pickled(descriptors[0])
@@ -161,7 +162,7 @@ def send_reload(end: socket.socket, wanted: Wanted, checked: list[Checked]) -> N
 def read_reload(order: Reload) -> tuple[Wanted, list[Checked]]:
     """Takes as long as the modules are large. Who has it closes their artefacts. Raises OSError."""
     with order.end:
-        _, descriptors, flags, _ = socket.recv_fds(order.end, 1, 1 + MOST_MODULES, socket.MSG_CMSG_CLOEXEC)
+        _, descriptors, flags = handover.receive_descriptors(order.end, 1 + MOST_MODULES)
     if flags & socket.MSG_CTRUNC:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import structlog
 
 from sentinel_wasm.errors import UserError
+from sentinel_wasm.server.nameless import nameless
 
 _log = structlog.stdlib.get_logger("child")
 
@@ -74,8 +75,7 @@ async def ask(
 
 
 def _written(question: object) -> BinaryIO:
-    """A file without a name."""
-    file = os.fdopen(os.memfd_create("question"), "wb")
+    file = os.fdopen(nameless("question"), "wb")
     pickle.dump(question, file)
     file.flush()
     return file

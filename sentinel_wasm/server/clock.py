@@ -31,10 +31,6 @@ class LoopClock(Turns):
         """It speaks v2, or is closed."""
         self._watched.discard(connection)
 
-    def looked_ns(self) -> int:
-        """When the loop last looked at its sockets, of time.monotonic_ns."""
-        return int(self._loop.time() * 1e9)
-
     def _beat(self) -> None:
         now_ns = time.monotonic_ns()
         if now_ns - self.beat_ns > LOOP_GAP_NS:

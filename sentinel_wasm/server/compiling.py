@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +13,7 @@ from sentinel_wasm import logs
 from sentinel_wasm.errors import ModuleLoadError
 from sentinel_wasm.guest.limits import MIB
 from sentinel_wasm.server import child
+from sentinel_wasm.server.nameless import nameless, seal
 from sentinel_wasm.settings import Settings
 
 _COMPILER_BYTES = 2 << 30
@@ -22,7 +22,7 @@ _COMPILER_BYTES = 2 << 30
 class Checked(NamedTuple):
     """A module that was compiled and could be started.
 
-    `artefact` is a memfd that nobody can change any more, for `guest.artefact`.
+    `artefact` is a file without a name, for `guest.artefact`.
     """
 
     wasm: bytes
@@ -54,12 +54,11 @@ async def checked(settings: Settings, modules: Sequence[bytes]) -> AsyncIterator
 
 async def _check(settings: Settings, wasm: bytes) -> Checked:
     """Who has it closes its artefact."""
-    artefact = os.memfd_create("artefact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    artefact = nameless("artefact")
     try:
         question = _Question(settings, wasm, artefact)
         from_cache = await child.ask(f"{__name__}:compile_and_try", question, [artefact])
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(artefact, fcntl.F_ADD_SEALS, seals)
+        seal(artefact)
     except child.ChildError as error:
         os.close(artefact)
         raise ModuleLoadError(f"{settings.module}: cannot be compiled: {error}") from None

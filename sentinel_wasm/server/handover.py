@@ -1,8 +1,8 @@
 """Live connections from one process to another, in the middle of their streams.
 
 What goes over is said here, and has a version: the processes may be of different releases. A message is one
-datagram of a Unix socket: a byte that says what it is, and descriptors. The first is a file without a name,
-which has room for a connection's unfinished frame; the others are sockets.
+byte in a Unix socket, which says what it is, with descriptors. The first is a file without a name, which has
+room for a connection's unfinished frame; the others are sockets.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import structlog
 
 from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.protocol.handshake import Encoding
+from sentinel_wasm.server.nameless import nameless
 
 _log = structlog.stdlib.get_logger("handover")
 
@@ -62,15 +63,26 @@ def send(
     end: socket.socket, kind: bytes, says: dict[str, Any], *descriptors: int, unread: bytes = b""
 ) -> None:
     """Raises OSError where the other side is gone, as BlockingIOError where it has too much to read."""
-    with os.fdopen(os.memfd_create("handover"), "wb") as file:
+    with os.fdopen(nameless("handover"), "wb") as file:
         file.write(json.dumps(says).encode() + b"\n" + unread)
         file.flush()
         socket.send_fds(end, [kind], [file.fileno(), *descriptors])
 
 
+def receive_descriptors(end: socket.socket, most: int) -> tuple[bytes, list[int], int]:
+    """A message's byte (none: the other side is gone), its descriptors and the flags of recvmsg(2).
+
+    Raises OSError.
+    """
+    kind, descriptors, flags, _ = socket.recv_fds(end, 1, most)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # recv_fds passes no MSG_CMSG_CLOEXEC on, and macOS has none
+    return kind, descriptors, flags
+
+
 def receive(end: socket.socket) -> Message | None:
     """None where the other side is gone. Raises OSError, as BlockingIOError where there is nothing yet."""
-    kind, descriptors, flags, _ = socket.recv_fds(end, 1, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    kind, descriptors, flags = receive_descriptors(end, _MOST_DESCRIPTORS)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
     says, unread = {}, b""
     if descriptors:

@@ -20,7 +20,6 @@ def listen(
     path: Path,
     mode: int = MODE,
     group: str | None = None,
-    kind: socket.SocketKind = socket.SOCK_STREAM,
     *,
     taken: str = _TAKEN,
 ) -> socket.socket:
@@ -31,8 +30,8 @@ def listen(
     untouched), or cannot be made.
     """
     group_id = None if group is None else _group_id(group)
-    _make_way(path, kind, taken)
-    listener = socket.socket(socket.AF_UNIX, kind)
+    _make_way(path, taken)
+    listener = socket.socket(socket.AF_UNIX)
     # The mode must hold from the moment the file exists: bind makes it under the umask.
     umask = os.umask(0o777 & ~mode)
     try:
@@ -89,7 +88,7 @@ def identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _make_way(path: Path, kind: socket.SocketKind, taken: str) -> None:
+def _make_way(path: Path, taken: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -98,7 +97,7 @@ def _make_way(path: Path, kind: socket.SocketKind, taken: str) -> None:
         raise SocketError(f"cannot use {path}: {_reason(error)}") from None
     if not stat.S_ISSOCK(mode):
         raise SocketError(f"{path} exists and is not a socket; it is left as it is, choose another path")
-    with socket.socket(socket.AF_UNIX, kind) as probe:
+    with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))

@@ -84,7 +84,7 @@ def open_sockets(settings: Settings) -> Sockets:
     path = control_path(settings.socket)
     control = None
     try:
-        control = listener.listen(path, _CONTROL_MODE, kind=socket.SOCK_SEQPACKET)
+        control = listener.listen(path, _CONTROL_MODE)
         files[str(path.absolute())] = listener.identity(path)
     except SocketError as error:
         _log.warning("this agent cannot be upgraded in place", reason=str(error))

@@ -20,6 +20,7 @@ from sentinel_wasm.protocol.events import Configure
 from sentinel_wasm.protocol.handshake import Encoding
 from sentinel_wasm.server import systemd
 from sentinel_wasm.server.handover import Carried, State, read_configured
+from sentinel_wasm.server.nameless import nameless
 
 _CONFIGURED = "configured"
 _SHAKEN: dict[str, Encoding] = {"v2-": "json", "m2-": "msgpack"}
@@ -119,7 +120,7 @@ def _put(name: str, descriptor: int) -> None:
 
 
 def _put_file(name: str, data: bytes) -> None:
-    with os.fdopen(os.memfd_create(name), "wb") as file:
+    with os.fdopen(nameless(name), "wb") as file:
         file.write(data)
         file.flush()
         _put(name, file.fileno())

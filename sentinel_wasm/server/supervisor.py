@@ -304,7 +304,7 @@ class Supervisor:
         """As `giver.Giver.give_all`, but over a socket for each worker, to whose other end this one leads."""
         giving = []
         for worker in self._ready:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socket.socketpair()
             with theirs:
                 handover.send(end, handover.GIVER, {}, theirs.fileno())
             giving.append(self._loop.create_task(worker.give_all(ours)))

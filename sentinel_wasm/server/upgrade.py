@@ -64,7 +64,7 @@ def ask(settings: Settings) -> Predecessor | None:
     Raises UserError where it gives nothing.
     """
     path = control_path(settings.socket)
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = socket.socket(socket.AF_UNIX)
     end.settimeout(_ANSWER_S)
     try:
         end.connect(str(path))
@@ -273,7 +273,7 @@ class Upgrade:
             self._late.cancel()
 
     def _look_at_next(self) -> None:
-        """Not by a pidfd, which Linux has since 5.3: RHEL 8 is older."""
+        """Not by a pidfd, which Linux has since 5.3 and macOS not: RHEL 8 is older."""
         assert self._next is not None
         status = self._next.poll()
         if status is None:

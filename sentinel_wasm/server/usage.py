@@ -6,17 +6,22 @@ import contextlib
 import functools
 import os
 import resource
+import sys
 import time
 from pathlib import Path
 
 from sentinel_wasm.metrics import Samples
 
-# Of /proc nothing but our own directory is read: the systemd unit hides the rest.
+# Of /proc, which macOS does not have, nothing but our own directory is read: the systemd unit hides the rest.
 _OWN = Path("/proc/self")
+_DESCRIPTORS = _OWN / "fd" if sys.platform == "linux" else Path("/dev/fd")
+_LOADED_S = time.time()
 
 
 def samples() -> Samples:
-    """What adds up over processes; without what takes a descriptor to see, where none is left."""
+    """What adds up over processes; without what takes a descriptor to see, where none is left, and without
+    resident memory on macOS.
+    """
     found: Samples = {
         "process_cpu_seconds_total": time.process_time(),
         "process_max_fds": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
@@ -36,6 +41,8 @@ def start() -> Samples:
 @functools.cache
 def started() -> float:
     """The same in seconds since 1970, and the same each time, though the clock is set."""
+    if sys.platform != "linux":
+        return _LOADED_S  # soon after it
     # The program's name, in parentheses, may have anything in it; proc(5) counts from 1.
     behind_name = (_OWN / "stat").read_bytes().rpartition(b")")[2].split()
     began_s = int(behind_name[22 - 3]) / os.sysconf("SC_CLK_TCK")
@@ -44,9 +51,9 @@ def started() -> float:
 
 def _open_descriptors() -> int:
     # One of those listed is the listing's own.
-    return _told_descriptors() or len(os.listdir(_OWN / "fd")) - 1
+    return _told_descriptors() or len(os.listdir(_DESCRIPTORS)) - 1
 
 
 def _told_descriptors() -> int:
     """Their number, where the kernel tells it without a list: since Linux 6.2; else 0."""
-    return (_OWN / "fd").stat().st_size
+    return _DESCRIPTORS.stat().st_size if sys.platform == "linux" else 0

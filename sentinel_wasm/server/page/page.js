@@ -243,6 +243,7 @@ function list(node, facts) {
 function showAgent(status) {
   const metrics = status.metrics;
   const open = [...by(metrics, 'connections_open', 'protocol')].filter(([, number]) => number);
+  const resident = metrics.process_resident_memory_bytes; // macOS does not say
   list(byId('agent'), [
     ['Version', `${status.version}, wasmtime ${status.wasmtime}`],
     ['Up', span(status.uptime_s)],
@@ -250,7 +251,7 @@ function showAgent(status) {
     ['Events', `${count([...by(metrics, 'events_total', 'hook').values()].reduce((sum, value) => sum + value, 0))} so far, ${count(single(metrics, 'events_pending'))} under way`],
     ['Instances', `${count(single(metrics, 'instances'))}; ${count(single(metrics, 'instances_created_total'))} made, ${count(single(metrics, 'instances_discarded_total'))} freed`],
     ['Guest memory', bytes(single(metrics, 'guest_memory_bytes'))],
-    ['Process', `${status.pid}, ${bytes(metrics.process_resident_memory_bytes || 0)} resident`],
+    ['Process', resident ? `${status.pid}, ${bytes(resident)} resident` : status.pid],
   ]);
 }
 
