@@ -87,22 +87,25 @@ def test_a_body_chunk_of_1_mib_costs_at_most_3_ms(kind: str, capsys: pytest.Capt
     pytest.fail(f"over {BODY_MS} ms, {TRIES} times")
 
 
-# What a request of three events may cost more with an instance of its own than with a shared one, in µs;
-# and on machines that are slower at both, how many times as long it may take.
-ISOLATION = {"c": (8, 2.0), "rust": (60, 3.6)}
+# What a request of three events may cost more with an instance of its own than with a shared one, in µs; and on
+# machines that are slower, in shares of what it takes where Python answers it.
+ISOLATION = {"c": (8, 0.9), "rust": (60, 2.3)}
 
 
 @pytest.mark.parametrize("language", ISOLATION)
 def test_isolation_of_requests_costs_little(language: str, capsys: pytest.CaptureFixture[str]) -> None:
-    most_us, most_times = ISOLATION[language]
+    most_us, most_share = ISOLATION[language]
     pooled, isolated = (work.whole_request(language, isolation) for isolation in ("pooled", "request"))
+    python = work.whole_request(language, "pooled", quickly=False)
     for _ in range(TRIES):
         shared, own = best_in_turn_us((pooled, 300), (isolated, 300))
+        yardstick, _ = best_in_turn_us((python, 100), (pooled, 100))
+        more = own - shared
         with capsys.disabled():
             print(
-                f"\n{language}: a request {shared:.2f} µs pooled, {own:.2f} isolated,"
-                f" {own - shared:.2f} more, {own / shared:.2f} times"
+                f"\n{language}: a request {shared:.2f} µs pooled, {own:.2f} isolated, {more:.2f} more,"
+                f" {more / yardstick:.2f} of the {yardstick:.2f} in Python"
             )
-        if own - shared <= most_us or own / shared <= most_times:
+        if more <= most_us or more / yardstick <= most_share:
             return
-    pytest.fail(f"over {most_us} µs and {most_times} times, {TRIES} times")
+    pytest.fail(f"over {most_us} µs and {most_share} of a request in Python, {TRIES} times")
