@@ -87,8 +87,8 @@ def test_a_body_chunk_of_1_mib_costs_at_most_3_ms(kind: str, capsys: pytest.Capt
     pytest.fail(f"over {BODY_MS} ms, {TRIES} times")
 
 
-# What a request of three events may cost more with an instance of its own than with a shared one, in µs; and on
-# machines that are slower, in shares of what it takes where Python answers it.
+# What a request of three events may cost more with an instance of its own than with a shared one, in µs; and
+# on machines that are slower, in shares of what it takes where Python answers it.
 ISOLATION = {"c": (8, 0.9), "rust": (60, 2.3)}
 
 
