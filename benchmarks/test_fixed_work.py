@@ -60,11 +60,7 @@ def test_normalise_in_python(benchmark: BenchmarkFixture, headers: int) -> None:
 
 
 def normalise_in_python(writer: InputWriter, frame: bytes) -> bytes:
-    event = events.parse(EventKind.REQUEST_HEADERS, orjson.loads(frame))
-    assert isinstance(event, events.RequestHeaders)
-    return writer.request_headers(
-        event.method, event.uri, event.client_ip, event.correlation_id, event.headers
-    )
+    return writer.event(events.parse(EventKind.REQUEST_HEADERS, orjson.loads(frame)))
 
 
 @pytest.mark.benchmark(group="guest call")

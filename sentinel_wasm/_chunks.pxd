@@ -11,7 +11,7 @@ cdef struct Chunk:
     Span id
     Span data                   # base64
     Span index
-    Span total_size             # NULL: unknown
+    Span total_size             # or null
     Span seen                   # bytes so far
     bint is_last
 

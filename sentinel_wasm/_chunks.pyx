@@ -5,7 +5,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.string cimport memset
+from libc.string cimport memset, strlen
 
 from sentinel_wasm._json cimport (
     Cursor, Span, integer, key, named, next_member, number, put, puts, scalar, take, text, white, word,
@@ -84,16 +84,17 @@ cdef bint read_chunk(int frame_type, const Span* payload, Chunk* chunk) noexcept
         if not next_member(&c, &more):
             return False
     white(&c)
-    if chunk.index.at == NULL:
-        zero(&chunk.index)
-    if chunk.seen.at == NULL:
-        zero(&chunk.seen)
+    otherwise(&chunk.index, b"0")
+    otherwise(&chunk.seen, b"0")
+    otherwise(&chunk.total_size, b"null")
     return c.at == c.end and chunk.id.at != NULL and chunk.data.at != NULL and has & HAS_LAST
 
 
-cdef inline void zero(Span* out) noexcept nogil:
-    out.at = b"0"
-    out.length = 1
+cdef inline void otherwise(Span* value, const char* default) noexcept nogil:
+    """What a member is that is not there, or null."""
+    if value.at == NULL:
+        value.at = default
+        value.length = strlen(default)
 
 
 cdef bytes chunk_input(const Chunk* chunk, bytes data):
@@ -108,8 +109,8 @@ cdef bytes chunk_input(const Chunk* chunk, bytes data):
         pass
     out = PyBytes_FromStringAndSize(
         NULL, INPUT + <Py_ssize_t>(
-            chunk.id.length + chunk.index.length + (4 if chunk.is_last else 5)
-            + (chunk.total_size.length if chunk.total_size.at != NULL else 4) + chunk.seen.length)
+            chunk.id.length + chunk.index.length + (4 if chunk.is_last else 5) + chunk.total_size.length
+            + chunk.seen.length)
         + (6 + 2 + <Py_ssize_t>chunk.data.length if content is None else 5 + PyBytes_GET_SIZE(content)))
     o = puts(PyBytes_AS_STRING(out), b'{"correlation_id":"')
     o = put(o, chunk.id.at, chunk.id.length)
@@ -117,10 +118,7 @@ cdef bytes chunk_input(const Chunk* chunk, bytes data):
     o = put(o, chunk.index.at, chunk.index.length)
     o = puts(o, b',"is_last":true' if chunk.is_last else b',"is_last":false')
     o = puts(o, b',"total_size":')
-    if chunk.total_size.at == NULL:
-        o = puts(o, b"null")
-    else:
-        o = put(o, chunk.total_size.at, chunk.total_size.length)
+    o = put(o, chunk.total_size.at, chunk.total_size.length)
     o = puts(o, b',"bytes_seen":')
     o = put(o, chunk.seen.at, chunk.seen.length)
     if content is None:

@@ -50,16 +50,16 @@ cdef class QuickPath:
     cdef bint answer_chunk(
         self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1
     cdef object ask(
-        self, GuestCall guest, int hook, const char* data, uint32_t length, int frame_type,
-        int64_t arrived_ns, const Found* found, Outgoing* out, size_t* audit, bint* blocks)
+        self, GuestCall guest, int hook, const char* data, uint32_t length, int frame_type, uint32_t version,
+        const Span* id, int64_t arrived_ns, Outgoing* out, size_t* audit, bint* blocks)
     cdef size_t replace(
         self, Outgoing* out, size_t before, size_t audit, bytes data, const Span* index) except 0
     cdef bytes event(self, const Found* found)
     cdef bytes python_answer(self, outcome, int hook, const Found* found, bytes event)
-    cdef void record(
-        self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out, size_t before,
-        size_t audit, int64_t decided_ns) noexcept
+    cdef void decided(
+        self, int hook, bint blocks, int frame_type, uint32_t version, const Span* id, const Outgoing* out,
+        size_t before, size_t audit, GuestCall guest) noexcept
     cdef bint write_result(
-        self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
-        size_t* audit, bint* blocks) except -1
+        self, const char* result, size_t length, int frame_type, uint32_t version, const Span* id,
+        Outgoing* out, size_t* audit, bint* blocks) except -1
     cdef int write(self, bytes answer, int frame_type, const Span* id, Outgoing* out) except -1

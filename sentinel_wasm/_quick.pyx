@@ -7,7 +7,7 @@ That is for header events, and for v2's body chunks. What Python does for such a
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset, strlen
+from libc.string cimport memcpy, memmove, strlen
 
 from sentinel_wasm._answers cimport ANSWER_FRAME, MOST_ANSWER_RATIO, MOST_RESULT, write_answer
 from sentinel_wasm._chunks cimport REQUEST_BODY, RESPONSE_BODY, Chunk, chunk_input, read_chunk
@@ -194,9 +194,8 @@ cdef class QuickPath:
         hook = ON_REQUEST_HEADERS if found.kind == REQUEST_HEADERS else ON_RESPONSE_HEADERS
         if not self.hooks[hook]:
             self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
-            count_decision(self.counts, hook, DECIDED_ALLOW)
-            if self.counts.recent is not None:
-                self.record(hook, False, frame_type, &found, out, before, audit, monotonic_ns())
+            self.decided(
+                hook, False, frame_type, <uint32_t>found.version, &found.id, out, before, audit, None)
             return True
         if self.logged_below != 0 and mixed(&found.id) < self.logged_below:
             return False
@@ -209,15 +208,14 @@ cdef class QuickPath:
             return False
         self.normaliser.write(&found, self.input)
         left = self.ask(
-            guest, hook, self.input, <uint32_t>found.length, frame_type, arrived_ns, &found, out, &audit,
-            &blocks)
+            guest, hook, self.input, <uint32_t>found.length, frame_type, <uint32_t>found.version, &found.id,
+            arrived_ns, out, &audit, &blocks)
         if left is not None:
             self.write(
                 self.python_answer(left, hook, &found, self.event(&found)), frame_type, &found.id, out)
             return True
-        count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
-        if self.counts.recent is not None:
-            self.record(hook, blocks, frame_type, &found, out, before, audit, guest.ended_ns)
+        self.decided(
+            hook, blocks, frame_type, <uint32_t>found.version, &found.id, out, before, audit, guest)
         if self.inline.find is not None and (blocks or hook == self.last_hook):
             self.owner.over(hook, blocks, ascii(&found.id), self.event(&found))
         return True
@@ -226,7 +224,6 @@ cdef class QuickPath:
             self, int frame_type, const Span* payload, int64_t arrived_ns, Outgoing* out) except -1:
         """The same, of a body chunk."""
         cdef Chunk chunk
-        cdef Found found
         cdef GuestCall guest = None
         cdef bytes data, given
         cdef int hook = ON_REQUEST_BODY if frame_type == REQUEST_BODY else ON_RESPONSE_BODY
@@ -241,9 +238,6 @@ cdef class QuickPath:
             data = decode(ascii(&chunk.data))
         except ValueError:
             return False
-        memset(&found, 0, sizeof(found))
-        found.id = chunk.id
-        found.version = 2
         if asks:
             try:
                 guest = self.inline.of(&chunk.id, arrived_ns + self.limit_ns)
@@ -251,30 +245,26 @@ cdef class QuickPath:
                     return False
                 given = chunk_input(&chunk, data)
                 left = self.ask(
-                    guest, hook, PyBytes_AS_STRING(given), <uint32_t>PyBytes_GET_SIZE(given), frame_type,
-                    arrived_ns, &found, out, &audit, &blocks)
+                    guest, hook, PyBytes_AS_STRING(given), <uint32_t>PyBytes_GET_SIZE(given), frame_type, 2,
+                    &chunk.id, arrived_ns, out, &audit, &blocks)
             except ModuleError as error:
                 left = error
             if left is not None:
                 event = PyBytes_FromStringAndSize(payload.at, <Py_ssize_t>payload.length)
-                self.write(self.owner.chunk_answer(frame_type, event, left), frame_type, &found.id, out)
+                self.write(self.owner.chunk_answer(frame_type, event, left), frame_type, &chunk.id, out)
                 return True
         else:
-            self.write(self.allowed[1], frame_type, &found.id, out)
+            self.write(self.allowed[1], frame_type, &chunk.id, out)
         if self.echo and frame_type == RESPONSE_BODY:
             audit = self.replace(out, before, audit, data, &chunk.index)
-        count_decision(self.counts, hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW)
-        if self.counts.recent is not None:
-            self.record(
-                hook, blocks, frame_type, &found, out, before, audit,
-                monotonic_ns() if guest is None else guest.ended_ns)
+        self.decided(hook, blocks, frame_type, 2, &chunk.id, out, before, audit, guest)
         if asks and self.inline.find is not None and (blocks or chunk.is_last):
             self.owner.over(hook, blocks, ascii(&chunk.id), b"")
         return True
 
     cdef object ask(
             self, GuestCall guest, int hook, const char* data, uint32_t length, int frame_type,
-            int64_t arrived_ns, const Found* found, Outgoing* out, size_t* audit, bint* blocks):
+            uint32_t version, const Span* id, int64_t arrived_ns, Outgoing* out, size_t* audit, bint* blocks):
         """Call the guest and write the answer; otherwise what Python must make one of, a result or an error.
 
         `audit` is where the answer's begins in `out`, and stays where the module has nothing to say.
@@ -284,11 +274,11 @@ cdef class QuickPath:
         cdef object left = None
         if not guest.run(hook, data, length, arrived_ns, self.limit_ns, &outcome):
             left = fault(guest.plan, &outcome, &guest.guest.host.ended, self.limit_ns)
-            self.owner.guest_failed(guest, ascii(&found.id), left)
+            self.owner.guest_failed(guest, ascii(id), left)
         elif outcome.length == 0:
-            self.write(self.allowed[found.version - 1], frame_type, &found.id, out)
+            self.write(self.allowed[version - 1], frame_type, id, out)
         elif not self.write_result(
-                guest.guest.result, outcome.length, frame_type, found, out, audit, blocks) \
+                guest.guest.result, outcome.length, frame_type, version, id, out, audit, blocks) \
                 or (blocks[0] and frame_type == RESPONSE_BODY):
             # A block of a response's body needs a replacement too (protocol.answers).
             out.used = before
@@ -297,7 +287,7 @@ cdef class QuickPath:
         self.ended_ns = guest.ended_ns
         if guest.needs_care:
             # What it returned has been copied: the guest may be given to a worker.
-            self.owner.look_after(guest, ascii(&found.id))
+            self.owner.look_after(guest, ascii(id))
         return left
 
     cdef size_t replace(
@@ -348,33 +338,38 @@ cdef class QuickPath:
                 return kept[1]
         return self.owner.outcome_answer(hook, ascii(&found.id), found.version, outcome, event)
 
-    cdef void record(
-            self, int hook, bint blocks, int frame_type, const Found* found, const Outgoing* out,
-            size_t before, size_t audit, int64_t decided_ns) noexcept:
-        """The answer that begins at `before`, for whoever looks at single events; `audit` 0: it has none."""
+    cdef void decided(
+            self, int hook, bint blocks, int frame_type, uint32_t version, const Span* id,
+            const Outgoing* out, size_t before, size_t audit, GuestCall guest) noexcept:
+        """Count an answer, and keep it for whoever looks at single events. It begins at `before`; `audit` 0:
+        it has none; `guest` None: none was asked.
+        """
+        cdef int decision = DECIDED_BLOCK if blocks else DECIDED_ALLOW
         cdef const char* digits = out.data + before + (HEAD_V2 if frame_type else HEAD_V1) + STATUS_AT
         cdef int status = 0
+        count_decision(self.counts, hook, decision)
+        if self.counts.recent is None:
+            return
         if blocks:
             status = (digits[0] - c'0') * 100 + (digits[1] - c'0') * 10 + (digits[2] - c'0')
         if audit == 0:
             audit = out.used
         self.counts.recent.put(
-            hook, DECIDED_BLOCK if blocks else DECIDED_ALLOW, status, <uint32_t>found.version, &found.id,
-            out.data + audit, out.used - audit, decided_ns)
+            hook, decision, status, version, id, out.data + audit, out.used - audit,
+            monotonic_ns() if guest is None else guest.ended_ns)
 
     cdef bint write_result(
-            self, const char* result, size_t length, int frame_type, const Found* found, Outgoing* out,
-            size_t* audit, bint* blocks) except -1:
+            self, const char* result, size_t length, int frame_type, uint32_t version, const Span* id,
+            Outgoing* out, size_t* audit, bint* blocks) except -1:
         """The answer to a result that needs no Python; `audit` is where its audit begins in `out`."""
         cdef size_t head = HEAD_V2 if frame_type else HEAD_V1
         cdef size_t written = 0
         cdef char* o
         if length > MOST_RESULT:
             return False
-        o = room(out, head + MOST_ANSWER_RATIO * length + ANSWER_FRAME + found.id.length)
+        o = room(out, head + MOST_ANSWER_RATIO * length + ANSWER_FRAME + id.length)
         if not write_answer(
-                result, length, found.version, &found.id if frame_type else NULL, o + head, &written, audit,
-                blocks):
+                result, length, version, id if frame_type else NULL, o + head, &written, audit, blocks):
             return False
         write_head(o, frame_type, written)
         audit[0] += out.used + head

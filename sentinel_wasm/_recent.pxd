@@ -10,7 +10,7 @@ cdef enum:
     ID_BYTES = 64               # of a correlation id; the rest is left out
     TAIL_BYTES = 344            # of an answer from its audit on: the end of that
 
-# sentinel_wasm.recent reads it.
+# server/events.py reads it.
 cdef struct Entry:
     uint64_t number             # of all events so far, from 1
     int64_t seen_ns             # of time.monotonic_ns

@@ -13,9 +13,10 @@ from sentinel_wasm.decision import ALLOW, FAILED, OVERLOADED, Block, Close, Deci
 from sentinel_wasm.decision import failure as failure_decision
 from sentinel_wasm.errors import ModuleError, Overload
 from sentinel_wasm.eventlog import EventLog
-from sentinel_wasm.guest import abi, inputs
+from sentinel_wasm.guest import abi
 from sentinel_wasm.guest.crew import Outcome
 from sentinel_wasm.guest.ends import Ends
+from sentinel_wasm.guest.inputs import InputWriter
 from sentinel_wasm.guest.limits import Limits
 from sentinel_wasm.guest.module import Module
 from sentinel_wasm.guest.pool import LATER, Later, Pool
@@ -25,7 +26,6 @@ from sentinel_wasm.protocol.events import (
     Event,
     EventKind,
     GuardrailInspect,
-    RequestComplete,
     RequestHeaders,
     ResponseHeaders,
     WebSocketFrame,
@@ -88,36 +88,12 @@ class Link:
             config=orjson.loads(settings.module_config) if settings.module_config else None,
             counts=counts,
         )
-        self.inputs = inputs.InputWriter(settings.header_names, settings.header_values)
+        self.input = InputWriter(settings.header_names, settings.header_values).event
+        """An event of a hook as the module reads it. Raises EventError."""
         self.form: Form = settings.header_names, settings.header_values
         self._known: dict[tuple[bytes, int], Decision] = {}
         about = {"module": module.digest, **({"name": name} if name else {})}
         self.events = EventLog(fail_open=settings.fail_open, **about)
-
-    def input(self, event: Event) -> bytes:
-        """An event of a hook as the module reads it. Raises EventError."""
-        if isinstance(event, RequestHeaders):
-            return self.inputs.request_headers(
-                event.method, event.uri, event.client_ip, event.correlation_id, event.headers
-            )
-        if isinstance(event, ResponseHeaders):
-            return self.inputs.response_headers(event.status, event.correlation_id, event.headers)
-        if isinstance(event, RequestComplete):
-            return inputs.request_complete(event.fields)
-        if isinstance(event, WebSocketFrame):
-            return inputs.websocket_frame(**event._asdict())
-        if isinstance(event, GuardrailInspect):
-            return inputs.guardrail(event._asdict())
-        assert isinstance(event, BodyChunk)
-        return inputs.body_chunk(
-            event.correlation_id,
-            event.data,
-            event.text,
-            is_last=event.is_last,
-            total_size=event.total_size,
-            chunk_index=event.chunk_index,
-            bytes_seen=event.bytes_seen,
-        )
 
     def ask(
         self,

@@ -11,7 +11,7 @@ import orjson
 from sentinel_wasm import _chunks
 from sentinel_wasm._fastpath import Normaliser
 from sentinel_wasm.errors import EventError
-from sentinel_wasm.guest.inputs import InputWriter, body_chunk
+from sentinel_wasm.guest.inputs import InputWriter
 from sentinel_wasm.protocol import events
 from sentinel_wasm.protocol.events import EventKind
 from sentinel_wasm.settings import HeaderNames, HeaderValues
@@ -97,24 +97,9 @@ def specified(
         event = events.parse(events.EVENT_TYPES[frame_type], payload)
     if identity is None:
         raise EventError("the event has no correlation_id")
+    data = WRITERS[form].event(event)
     if isinstance(event, events.BodyChunk):
-        data = body_chunk(
-            event.correlation_id,
-            event.data,
-            event.text,
-            is_last=event.is_last,
-            total_size=event.total_size,
-            chunk_index=event.chunk_index,
-            bytes_seen=event.bytes_seen,
-        )
         return identity, event.chunk_index, event.data, data
-    if isinstance(event, events.RequestHeaders):
-        data = WRITERS[form].request_headers(
-            event.method, event.uri, event.client_ip, event.correlation_id, event.headers
-        )
-    else:
-        assert isinstance(event, events.ResponseHeaders)
-        data = WRITERS[form].response_headers(event.status, event.correlation_id, event.headers)
     return frame_type, version, identity, data
 
 

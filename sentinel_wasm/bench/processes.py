@@ -7,6 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from sentinel_wasm.server.usage import stat_field
+
+_PARENT = 4  # in /proc/PID/stat
 _CPU_CLOCK = 2  # of a process: the clock that clock_getcpuclockid(3) gives for it
 
 
@@ -18,9 +21,7 @@ def family(first: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it has ended
-                # The program's name, in parentheses, may have anything in it, and be cut within a letter.
-                fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-                parents[int(entry.name)] = int(fields[1])
+                parents[int(entry.name)] = stat_field(entry, _PARENT)
     found = [first] if first in parents else []
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]

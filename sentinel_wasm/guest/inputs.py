@@ -10,6 +10,15 @@ import orjson
 
 from sentinel_wasm._strings import json_string
 from sentinel_wasm.errors import EventError
+from sentinel_wasm.protocol.events import (
+    BodyChunk,
+    Event,
+    GuardrailInspect,
+    RequestComplete,
+    RequestHeaders,
+    ResponseHeaders,
+    WebSocketFrame,
+)
 from sentinel_wasm.settings import HeaderNames, HeaderValues
 
 _KNOWN_NAMES = 4096
@@ -56,6 +65,23 @@ class InputWriter:
         self._list = values == "list"
         # What clients send is theirs to choose, so the memory of it is bounded.
         self._names: dict[str, str] = {}
+
+    def event(self, event: Event) -> bytes:
+        """Any event that a hook is for. Raises EventError."""
+        if isinstance(event, RequestHeaders):
+            return self.request_headers(
+                event.method, event.uri, event.client_ip, event.correlation_id, event.headers
+            )
+        if isinstance(event, ResponseHeaders):
+            return self.response_headers(event.status, event.correlation_id, event.headers)
+        if isinstance(event, RequestComplete):
+            return request_complete(event.fields)
+        if isinstance(event, WebSocketFrame):
+            return websocket_frame(**event._asdict())
+        if isinstance(event, GuardrailInspect):
+            return guardrail(event._asdict())
+        assert isinstance(event, BodyChunk)
+        return body_chunk(**event._asdict())
 
     def request_headers(
         self, method: str, uri: str, client_ip: str, correlation_id: str, headers: dict[str, Any]

@@ -43,10 +43,15 @@ def started() -> float:
     """The same in seconds since 1970, and the same each time, though the clock is set."""
     if sys.platform != "linux":
         return _LOADED_S  # soon after it
-    # The program's name, in parentheses, may have anything in it; proc(5) counts from 1.
-    behind_name = (_OWN / "stat").read_bytes().rpartition(b")")[2].split()
-    began_s = int(behind_name[22 - 3]) / os.sysconf("SC_CLK_TCK")
+    began_s = stat_field(_OWN, 22) / os.sysconf("SC_CLK_TCK")
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + began_s
+
+
+def stat_field(process: Path, number: int) -> int:
+    """Of its directory in /proc; numbers are those of proc(5), from 4 on. Raises OSError."""
+    # The program's name, in parentheses, may have anything in it, and be cut within a letter.
+    behind_name = (process / "stat").read_bytes().rpartition(b")")[2].split()
+    return int(behind_name[number - 3])
 
 
 def _open_descriptors() -> int:

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from sentinel_wasm.server.usage import stat_field
+
 _CORES = os.cpu_count() or 1
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -49,5 +51,5 @@ def _busy_seconds() -> float:
 
 
 def _used_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
+    process = Path(f"/proc/{pid}")
+    return (stat_field(process, 14) + stat_field(process, 15)) * _TICK_S  # user, system
